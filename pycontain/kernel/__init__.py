@@ -1,0 +1,1 @@
+"""Thin wrappers over the kernel: one function per manual page."""

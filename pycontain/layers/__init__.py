@@ -1,0 +1,1 @@
+"""Changesets: tar entries in, a tree out, and back."""

@@ -1,0 +1,1 @@
+"""The documents of the OCI specifications as frozen values. Pure."""

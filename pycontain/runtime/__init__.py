@@ -1,0 +1,1 @@
+"""Where plans are performed: the zygote, its supervisor, the sweep and the probe."""

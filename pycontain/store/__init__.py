@@ -1,0 +1,1 @@
+"""Images on disk: an OCI image layout, its names, locks and snapshots."""
