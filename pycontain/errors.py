@@ -22,7 +22,7 @@ A message is one sentence in the user's words; facts are fields; the next step i
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from pycontain.process import Completed
@@ -303,7 +303,7 @@ class InstructionFailed(BuildError):
 class CommandFailed(PycontainError):
     """The payload ran and ended badly, and the caller asked for a check; ``result`` has everything."""
 
-    def __init__(self, message: str, *, result: Completed, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, result: Completed[Any], hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.result = result
 
@@ -311,6 +311,6 @@ class CommandFailed(PycontainError):
 class CommandTimeout(PycontainError, TimeoutError):
     """The payload did not end in time and was killed; ``result`` has what it printed until then."""
 
-    def __init__(self, message: str, *, result: Completed, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, result: Completed[Any], hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.result = result

@@ -1,0 +1,439 @@
+"""``Container``: a value that describes, and the verbs that make it happen."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import TYPE_CHECKING, Literal, Self, TypeVar, overload
+
+import attrs
+
+from pycontain import image as images
+from pycontain import process
+from pycontain.errors import InvalidSpec
+from pycontain.oci.source import Source, parse_source
+from pycontain.runtime import engine as engines
+from pycontain.sandbox import capabilities as caps
+from pycontain.sandbox.compile import compile_exec, compile_plan
+from pycontain.sandbox.paths import HostPath, RootPath
+from pycontain.sandbox.size import parse_size
+from pycontain.sandbox.spec import MASKED_PATHS, File, Mount, SandboxSpec, Secret, Tmpfs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import TracebackType
+
+    from pycontain.process import Completed, Running
+    from pycontain.runtime.engine import Engine
+    from pycontain.sandbox.image import RunnableImage
+    from pycontain.sandbox.plan import Plan
+
+Given = TypeVar("Given")
+Value = TypeVar("Value")
+
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_USER = re.compile(r"[^:\s\0/]+(:[^:\s\0/]+)?")
+_KERNEL_TREES = ("/proc", "/sys")
+_LIMITS = (
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "stack",
+)
+UNLIMITED = -1
+
+
+class _Door:
+    """Collects what is wrong with the arguments of one builder method, and says all of it at once."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and self.problems:
+            raise InvalidSpec(tuple(self.problems))
+
+    def read(self, parse: Callable[[Given], Value], given: Given) -> Value:
+        """*parse* the value; what it complains of is a problem, and nothing after the block sees the result."""
+        try:
+            return parse(given)
+        except (ValueError, TypeError) as error:
+            self.problems.append(str(error))
+            return None  # type: ignore[return-value]
+
+    def refuse(self, wrong: bool, problem: str) -> None:  # noqa: FBT001 - reads as a sentence at its callers
+        """Note *problem* when *wrong*."""
+        if wrong:
+            self.problems.append(problem)
+
+
+def _text(given: str) -> str:
+    if not isinstance(given, str):
+        raise TypeError(f"{given!r} is no text; write it as a str")
+    if "\0" in given:
+        raise ValueError(f"{given!r} holds a NUL byte")
+    return given
+
+
+def _matching(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
+    def parse(given: str) -> str:
+        if not isinstance(given, str) or not pattern.fullmatch(given):
+            raise ValueError(f"{given!r} is no {what}")
+        return given
+
+    return parse
+
+
+def _target(given: str) -> RootPath:
+    path = RootPath.parse(given)
+    if path == "/" or any(path == tree or path.startswith(f"{tree}/") for tree in _KERNEL_TREES):
+        raise ValueError(f"nothing can be put at {path}: it is the container's own")
+    return path
+
+
+def _host_path(given: str | os.PathLike[str]) -> HostPath:
+    return HostPath.parse(os.path.abspath(_text(os.fspath(given))))
+
+
+@attrs.frozen(cache_hash=True)
+class ContainerSpec:
+    """What a :class:`Container` describes. None means: as the image says."""
+
+    image: Source
+    entrypoint: tuple[str, ...] | None = None
+    env: tuple[tuple[str, str], ...] = attrs.field(
+        default=(), repr=lambda env: repr(tuple(name for name, _ in env))
+    )
+    workdir: RootPath | None = None
+    user: str | None = None
+    hostname: str = ""
+    name: str = ""
+    mounts: tuple[Mount, ...] = ()
+    tmpfs: tuple[Tmpfs, ...] = ()
+    files: tuple[File, ...] = ()
+    read_only: bool = False
+    init: bool = True
+    stop_signal: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    capabilities: frozenset[str] = caps.DEFAULT
+    rlimits: tuple[tuple[str, int, int], ...] = ()
+
+
+def _described(given: str | ContainerSpec) -> ContainerSpec:
+    if isinstance(given, ContainerSpec):
+        return given
+    if not isinstance(given, str):
+        raise InvalidSpec(
+            f"an image is named by a text, not by {given!r}", hint='for example Container("host:")'
+        )
+    return ContainerSpec(parse_source(given))
+
+
+@attrs.frozen(repr=False)
+class Container:
+    r"""A container as a value: hashable, and unchanged by every method.
+
+    *image* is a text such as ``"host:"`` or ``"rootfs:./tree"``. The builder methods return a new value; ``run``,
+    ``start`` and ``plan`` use it.
+
+    >>> from pycontain import Container
+    >>> Container("host:").env(GREETING="hello").run("sh", "-c", "echo $GREETING").stdout
+    'hello\\n'
+    """
+
+    spec: ContainerSpec = attrs.field(converter=_described)
+
+    def __repr__(self) -> str:
+        changed = [
+            f"{field.name}={field.repr(value) if callable(field.repr) else repr(value)}"
+            for field in attrs.fields(ContainerSpec)[1:]
+            if (value := getattr(self.spec, field.name)) != field.default
+        ]
+        return f"<Container {self.spec.image}{''.join(' ' + text for text in changed)}>"
+
+    def _with(self, **changes: object) -> Container:
+        return Container(attrs.evolve(self.spec, **changes))  # type: ignore[arg-type]
+
+    # --- describing -------------------------------------------------------------------------------------
+
+    def env(self, variables: Mapping[str, str] | None = None, /, **more: str) -> Container:
+        """Set environment variables; a later value wins, also over the image's."""
+        given = {**(variables or {}), **more}
+        with _Door() as door:
+            for name, value in given.items():
+                door.refuse(not name or "=" in name or "\0" in name, f"{name!r} is no name for a variable")
+                door.read(_text, value)
+        return self._with(env=tuple({**dict(self.spec.env), **given}.items()))
+
+    def workdir(self, path: str) -> Container:
+        """Start in *path*, an absolute path that exists in the container."""
+        with _Door() as door:
+            parsed = door.read(RootPath.parse, path)
+        return self._with(workdir=parsed)
+
+    def user(self, user: str | int) -> Container:
+        """Run as ``name``, ``uid``, ``name:group`` or ``uid:gid``; names are those of the container's own files."""
+        with _Door() as door:
+            parsed = door.read(_matching(_USER, "user; write name, uid, name:group or uid:gid"), str(user))
+        return self._with(user=parsed)
+
+    def hostname(self, name: str) -> Container:
+        """Set the host name, instead of the container's id."""
+        with _Door() as door:
+            parsed = door.read(
+                _matching(_HOSTNAME, "host name of at most 64 letters, digits, dots and dashes"), name
+            )
+        return self._with(hostname=parsed)
+
+    def name(self, name: str) -> Container:
+        """Give what is started a name, for people."""
+        with _Door() as door:
+            parsed = door.read(
+                _matching(_NAME, "name; use letters, digits, dots, dashes and underscores"), name
+            )
+        return self._with(name=parsed)
+
+    def entrypoint(self, *argv: str) -> Container:
+        """Replace the image's ENTRYPOINT, and with it its CMD; without arguments there is none."""
+        with _Door() as door:
+            for word in argv:
+                door.read(_text, word)
+        return self._with(entrypoint=argv)
+
+    def mount(self, source: str | os.PathLike[str], target: str, *, read_only: bool = False) -> Container:
+        """Show the host's *source*, a directory or a file, at *target*. A relative source is relative to now's directory.
+
+        Whether it exists is seen when the container starts.
+        """
+        with _Door() as door:
+            mount = Mount(door.read(_host_path, source), door.read(_target, target), read_only)
+            self._refuse_taken(door, mount.target)
+        return self._with(mounts=(*self.spec.mounts, mount))
+
+    def tmpfs(self, target: str, *, size: str | int | None = None, mode: int = 0o1777) -> Container:
+        """Mount an empty file system in memory at *target*, of at most *size* bytes (default: half of the RAM)."""
+        with _Door() as door:
+            limit = None if size is None else door.read(parse_size, size)
+            tmpfs = Tmpfs(door.read(_target, target), limit, mode)
+            door.refuse(not 0 <= mode <= 0o7777, f"{mode:#o} is no file mode")
+            self._refuse_taken(door, tmpfs.target)
+        return self._with(tmpfs=(*self.spec.tmpfs, tmpfs))
+
+    def file(self, path: str, content: str | bytes, *, mode: int = 0o644) -> Container:
+        """Put a file with *content* at *path*. It is in memory, in no layer, and may be changed inside."""
+        with _Door() as door:
+            target = door.read(_target, path)
+            door.refuse(
+                not isinstance(content, str | bytes), f"the content of {path} is neither str nor bytes"
+            )
+            door.refuse(not 0 <= mode <= 0o7777, f"{mode:#o} is no file mode")
+            self._refuse_taken(door, target)
+        return self._with(files=(*self.spec.files, File(target, _bytes(content), mode)))
+
+    def secret(self, name: str, value: str | bytes) -> Container:
+        """Put *value* at ``/run/secrets/NAME``: in memory, mode 0400, read-only, and in no repr, plan or log."""
+        with _Door() as door:
+            door.read(
+                _matching(_NAME, "name for a secret; use letters, digits, dots, dashes and underscores"), name
+            )
+            door.refuse(
+                not isinstance(value, str | bytes),
+                f"the value of the secret {name!r} is neither str nor bytes",
+            )
+            target = RootPath(f"/run/secrets/{name}")
+            self._refuse_taken(door, target)
+        return self._with(files=(*self.spec.files, File(target, Secret(_bytes(value)), 0o400)))
+
+    def read_only(self, on: bool = True) -> Container:  # noqa: FBT001, FBT002 - .read_only() is the usual call
+        """Make the root read-only; mounts and tmpfs keep what they are."""
+        return self._with(read_only=on)
+
+    def init(self, on: bool) -> Container:  # noqa: FBT001 - the contract's name and form
+        """Whether PID 1 is an init of ours (the default), or the payload itself."""
+        return self._with(init=on)
+
+    def stop_signal(self, signal: str | int) -> Container:
+        """The signal with which ``stop()`` asks the payload to end."""
+        with _Door() as door:
+            parsed = door.read(process.parse_signal, signal)
+        return self._with(stop_signal=parsed)
+
+    def label(self, labels: Mapping[str, str] | None = None, /, **more: str) -> Container:
+        """Attach labels, for people and programs; they change nothing inside."""
+        given = {**(labels or {}), **more}
+        with _Door() as door:
+            for value in (*given, *given.values()):
+                door.read(_text, value)
+        return self._with(labels=tuple({**dict(self.spec.labels), **given}.items()))
+
+    def capabilities(self, *, add: Iterable[str] = (), drop: Iterable[str] = ()) -> Container:
+        """Grant the default set without *drop* and with *add*; ``"ALL"`` in either means every capability."""
+        with _Door() as door:
+            added = [door.read(caps.parse_capability, name) for name in add]
+            dropped = [door.read(caps.parse_capability, name) for name in drop]
+        return self._with(capabilities=caps.granted(added, dropped))
+
+    def rlimit(self, name: str, soft: int, hard: int | None = None) -> Container:
+        """Set a limit of setrlimit(2), such as ``"nofile"``; *hard* is *soft* when not given, -1 means unlimited."""
+        top = soft if hard is None else hard
+        with _Door() as door:
+            door.refuse(name not in _LIMITS, f"{name!r} is no resource limit; there are {', '.join(_LIMITS)}")
+            door.refuse(min(soft, top) < UNLIMITED, f"the limit {name} cannot be negative")
+            door.refuse(
+                top != UNLIMITED and not UNLIMITED < soft <= top,
+                f"the soft limit {name} is above the hard one",
+            )
+        others = tuple(limit for limit in self.spec.rlimits if limit[0] != name)
+        return self._with(rlimits=(*others, (name, soft, top)))
+
+    def _refuse_taken(self, door: _Door, target: RootPath) -> None:
+        spec = self.spec
+        taken = {
+            *(mount.target for mount in spec.mounts),
+            *(tmpfs.target for tmpfs in spec.tmpfs),
+            *(file.path for file in spec.files),
+        }
+        door.refuse(target in taken, f"there is already something at {target}")
+
+    # --- doing ------------------------------------------------------------------------------------------
+
+    @overload
+    def run(
+        self,
+        *argv: str,
+        input: str | bytes | None = ...,
+        timeout: float | None = ...,
+        check: bool = ...,
+        text: Literal[True] = ...,
+        max_output: str | int = ...,
+    ) -> Completed[str]: ...
+
+    @overload
+    def run(
+        self,
+        *argv: str,
+        input: str | bytes | None = ...,
+        timeout: float | None = ...,
+        check: bool = ...,
+        text: Literal[False],
+        max_output: str | int = ...,
+    ) -> Completed[bytes]: ...
+
+    def run(
+        self,
+        *argv: str,
+        input: str | bytes | None = None,  # noqa: A002 - the name that subprocess.run gave it
+        timeout: float | None = None,
+        check: bool = False,
+        text: bool = True,
+        max_output: str | int = "64M",
+    ) -> Completed[str] | Completed[bytes]:
+        """Run to the end, and say how it went.
+
+        *argv* replaces the image's CMD and is appended to its ENTRYPOINT. *timeout* (seconds) kills the container and
+        raises :class:`CommandTimeout`; *check* raises :class:`CommandFailed` unless the exit code is 0. Of each stream
+        *max_output* bytes are kept. With *text* streams are UTF-8, and what is none becomes U+FFFD.
+        """
+        began = time.monotonic()
+        run = process.Run.parse(input_=input, timeout=timeout, text=text, max_output=max_output)
+        prepared = self._prepare(argv)
+        return process.run_to_end(prepared, run, check=check, began=began)
+
+    def start(self, *argv: str, input: str | bytes | None = None, max_output: str | int = "64M") -> Running:  # noqa: A002 - as in run
+        """Start, and return once the payload runs. The result is a context manager: leaving the block kills and cleans."""
+        began = time.monotonic()
+        run = process.Run.parse(input_=input, timeout=None, text=True, max_output=max_output)
+        return process.start(self, self._prepare(argv), run, began=began)
+
+    def plan(self, *argv: str) -> Plan:
+        """The steps that ``run`` would take on this host. Nothing of them happens; the zygote is started to ask it."""
+        prepared = self._prepare(argv)
+        return attrs.evolve(
+            prepared.plan.with_argv(prepared.argv), title=" ".join((str(self.spec.image), *prepared.argv))
+        )
+
+    def prepare_exec(
+        self,
+        engine: Engine,
+        argv: tuple[str, ...],
+        *,
+        env: Mapping[str, str] | None,
+        user: str | int | None,
+        workdir: str | None,
+    ) -> process.Prepared:
+        """What :meth:`Running.exec` needs; not for others."""
+        changed = self if env is None else self.env(env)
+        changed = changed if user is None else changed.user(user)
+        changed = changed if workdir is None else changed.workdir(workdir)
+        key = ("exec", changed.spec)
+        compiled: process.Compiled | None = engine.plans.get(key)
+        if compiled is None:
+            image = images.runnable(self.spec.image, engine)
+            sandbox = attrs.evolve(sandbox_spec(changed.spec, image), init=True)
+            compiled = process.Compiled.of(sandbox, compile_exec(sandbox, engine.facts), image)
+            engine.remember(key, compiled)
+        return compiled.prepare(engine, argv)
+
+    def _prepare(self, argv: tuple[str, ...]) -> process.Prepared:
+        engine = engines.engine()
+        compiled: process.Compiled | None = engine.plans.get(self.spec)
+        if compiled is None:
+            image = images.runnable(self.spec.image, engine)
+            sandbox = sandbox_spec(self.spec, image)
+            compiled = process.Compiled.of(sandbox, compile_plan(sandbox, engine.facts), image)
+            engine.remember(self.spec, compiled)
+        return compiled.prepare(engine, command_line(self.spec, compiled.image, argv))
+
+
+def _bytes(content: str | bytes) -> bytes:
+    return content.encode() if isinstance(content, str) else content
+
+
+def command_line(spec: ContainerSpec, image: RunnableImage, argv: tuple[str, ...]) -> tuple[str, ...]:
+    """ENTRYPOINT and CMD as Docker joins them: a new entrypoint forgets the image's command."""
+    with _Door() as door:
+        for word in argv:
+            door.read(_text, word)
+    entrypoint = image.entrypoint if spec.entrypoint is None else spec.entrypoint
+    command = argv or (image.command if spec.entrypoint is None else ())
+    line = (*entrypoint, *command)
+    if not line:
+        raise InvalidSpec(
+            f"there is no command: {spec.image} has none of its own", hint="give one: .run('sh', '-c', '…')"
+        )
+    return line
+
+
+def sandbox_spec(spec: ContainerSpec, image: RunnableImage) -> SandboxSpec:
+    """What the image says, overridden by what the container says."""
+    return SandboxSpec(
+        rootfs=image.rootfs,
+        env=tuple({**dict(image.env), **dict(spec.env)}.items()),
+        workdir=spec.workdir or image.workdir,
+        user=image.user if spec.user is None else spec.user,
+        hostname=spec.hostname,
+        mounts=spec.mounts,
+        tmpfs=spec.tmpfs,
+        files=spec.files,
+        read_only=spec.read_only,
+        init=spec.init,
+        capabilities=spec.capabilities,
+        masked_paths=(*MASKED_PATHS, *image.masked_paths),
+        rlimits=spec.rlimits,
+    )

@@ -1,0 +1,211 @@
+"""The system calls that Python does not have, each under the name of its manual page.
+
+Every function raises :class:`OSError` with the kernel's errno and returns what the man page says. The zygote
+imports this module, so it needs only ``os``, ``struct`` and ``ctypes``. Calls are made with the interpreter
+lock held (``PyDLL``): they are short, and :func:`clone3` returns in a child where nobody else could hand the
+lock back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from functools import cache
+
+# --- clone(2), unshare(2), setns(2): <linux/sched.h> ----------------------------------------------------
+CLONE_PARENT = 0x0000_8000
+CLONE_PIDFD = 0x0000_1000
+CLONE_NEWTIME = 0x0000_0080
+CLONE_NEWNS = 0x0002_0000
+CLONE_NEWCGROUP = 0x0200_0000
+CLONE_NEWUTS = 0x0400_0000
+CLONE_NEWIPC = 0x0800_0000
+CLONE_NEWUSER = 0x1000_0000
+CLONE_NEWPID = 0x2000_0000
+CLONE_NEWNET = 0x4000_0000
+CLONE_INTO_CGROUP = 0x2_0000_0000
+
+# --- mount(2): <linux/mount.h> --------------------------------------------------------------------------
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_STRICTATIME = 1 << 24
+MNT_DETACH = 2
+
+# --- open_tree(2), move_mount(2), mount_setattr(2) ------------------------------------------------------
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+MOVE_MOUNT_F_EMPTY_PATH = 0x04
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+MOUNT_ATTR_RDONLY = 0x01
+MOUNT_ATTR_NOSUID = 0x02
+MOUNT_ATTR_NODEV = 0x04
+MOUNT_ATTR_NOEXEC = 0x08
+MOUNT_ATTR_IDMAP = 0x10_0000
+
+# --- openat2(2) -----------------------------------------------------------------------------------------
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+CLOSE_RANGE_CLOEXEC = 1 << 2
+
+# Calls newer than Linux 5.0 have one number on every architecture; pivot_root(2) is older.
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+_OPEN_TREE, _MOVE_MOUNT, _CLONE3, _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 428, 429, 435, 436, 437, 442
+
+_libc = ctypes.PyDLL(None, use_errno=True)
+_long = ctypes.c_long
+_int = ctypes.c_int
+_path = ctypes.c_char_p
+_syscall = _libc.syscall
+_syscall.restype = _long
+_syscall.argtypes = [_long] * 7  # the widest call here; the kernel ignores what a call does not take
+_mount = _libc.mount
+_mount.argtypes = [_path, _path, _path, ctypes.c_ulong, _path]
+_umount2 = _libc.umount2
+_umount2.argtypes = [_path, _int]
+_unshare = _libc.unshare
+_unshare.argtypes = [_int]
+_setns = _libc.setns
+_setns.argtypes = [_int, _int]
+
+
+def _fail(path: str | bytes | None = None) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number), path)
+
+
+def _call(number: int, *arguments: int) -> int:
+    padding = (0,) * (6 - len(arguments))
+    result: int = _syscall(number, *arguments, *padding)
+    if result < 0:
+        raise _fail()
+    return result
+
+
+_EMPTY = ctypes.create_string_buffer(b"")
+
+
+def clone3(flags: int, *, exit_signal: int, cgroup: int = -1) -> tuple[int, int]:
+    """Fork like clone3(2): ``(0, -1)`` in the child, ``(pid, pidfd)`` in the parent, who closes the pidfd.
+
+    Only for a process with one thread: nothing of Python is prepared for or told of the fork.
+    *cgroup* is a directory descriptor, used with ``CLONE_INTO_CGROUP``.
+    """
+    pidfd = ctypes.c_int(-1)
+    size = 88  # CLONE_ARGS_SIZE_VER2, Linux 5.7
+    fields = (flags | CLONE_PIDFD, ctypes.addressof(pidfd), 0, 0, exit_signal, 0, 0, 0, 0, 0, max(cgroup, 0))
+    arguments = ctypes.create_string_buffer(struct.pack("=11Q", *fields), size)
+    pid = _call(_CLONE3, ctypes.addressof(arguments), size)
+    return pid, pidfd.value if pid else -1
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    if _unshare(ctypes.c_int(flags & 0xFFFF_FFFF)) < 0:
+        raise _fail()
+
+
+def setns(fd: int, flags: int) -> None:
+    """setns(2): *fd* is a namespace file, or a pidfd with one or more ``CLONE_NEW*`` flags (Linux 5.8)."""
+    if _setns(fd, flags) < 0:
+        raise _fail()
+
+
+def mount(source: str | None, target: str, fstype: str | None, flags: int, options: str | None) -> None:
+    """mount(2)."""
+    result = _mount(
+        None if source is None else os.fsencode(source),
+        os.fsencode(target),
+        None if fstype is None else fstype.encode(),
+        flags,
+        None if options is None else os.fsencode(options),
+    )
+    if result < 0:
+        raise _fail(target)
+
+
+def umount2(target: str, flags: int) -> None:
+    """umount2(2)."""
+    if _umount2(os.fsencode(target), flags) < 0:
+        raise _fail(target)
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """pivot_root(2)."""
+    new, old = ctypes.c_char_p(os.fsencode(new_root)), ctypes.c_char_p(os.fsencode(put_old))
+    _call(
+        _PIVOT_ROOT[os.uname().machine],
+        ctypes.cast(new, ctypes.c_void_p).value or 0,
+        ctypes.cast(old, ctypes.c_void_p).value or 0,
+    )
+
+
+def open_tree(dirfd: int, path: str, flags: int) -> int:
+    """open_tree(2): a descriptor of the mount at *path*; the caller closes it."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    try:
+        return _call(_OPEN_TREE, dirfd, ctypes.addressof(name), flags | OPEN_TREE_CLOEXEC)
+    except OSError as error:
+        error.filename = path
+        raise
+
+
+def move_mount(tree: int, target: int) -> None:
+    """move_mount(2) by descriptors: attach the detached *tree* at the place that *target* has open."""
+    empty = ctypes.addressof(_EMPTY)
+    _call(_MOVE_MOUNT, tree, empty, target, empty, MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+
+
+def mount_setattr(
+    tree: int,
+    *,
+    set_: int = 0,
+    clear: int = 0,
+    propagation: int = 0,
+    userns: int = 0,
+    recursive: bool = False,
+) -> None:
+    """mount_setattr(2) on the mount that *tree* has open (Linux 5.12)."""
+    attributes = ctypes.create_string_buffer(struct.pack("=4Q", set_, clear, propagation, userns), 32)
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    _call(_MOUNT_SETATTR, tree, ctypes.addressof(_EMPTY), flags, ctypes.addressof(attributes), 32)
+
+
+@cache
+def _open_how(flags: int, mode: int, resolve: int) -> ctypes.Array[ctypes.c_char]:
+    return ctypes.create_string_buffer(struct.pack("=3Q", flags | os.O_CLOEXEC, mode, resolve), 24)
+
+
+def openat2(dirfd: int, path: str | bytes, flags: int, *, mode: int = 0, resolve: int = 0) -> int:
+    """openat2(2), always with ``O_CLOEXEC``; the caller closes the descriptor.
+
+    Names may be arbitrary bytes. A path resolved with ``RESOLVE_IN_ROOT`` may give EAGAIN when somebody
+    renames below the root at the same moment; that is retried here.
+    """
+    how = _open_how(flags, mode, resolve)
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    for _ in range(64):
+        result: int = _syscall(_OPENAT2, dirfd, ctypes.addressof(name), ctypes.addressof(how), 24, 0, 0)
+        if result >= 0:
+            return result
+        if ctypes.get_errno() != 11:  # EAGAIN
+            break
+    raise _fail(path)
+
+
+def close_range(first: int, last: int = 0xFFFF_FFFF, flags: int = 0) -> None:
+    """close_range(2): close every descriptor from *first* to *last*, both included (Linux 5.9)."""
+    _call(_CLOSE_RANGE, first, last, flags)

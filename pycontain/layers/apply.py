@@ -1,0 +1,445 @@
+"""Applying a layer: from its bytes to a tree of files, which nothing in the layer can leave.
+
+What is made of an entry follows image-spec layer.md, "Applying Changesets", and containerd where that is silent: an
+entry replaces what has its name, only a directory keeps a directory; missing parents are made; names and hard links
+go through symbolic links inside the root. Whiteouts hide what lower layers put there and never what the layer itself
+puts there, in whatever order they come.
+
+Files get their attributes at once, in the order owner (which clears set-id bits and capabilities), extended
+attributes (which need write permission), mode, times; directories when everything is in them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from enum import Enum
+from typing import TYPE_CHECKING, BinaryIO
+
+import attrs
+
+from pycontain.errors import DigestMismatch, InvalidImage, LayerError, PycontainError, UnsupportedEntry
+from pycontain.layers.decode import Decoder
+from pycontain.layers.entries import (
+    DEFAULT_LIMITS,
+    DEVICES,
+    WHITEOUT_PREFIX,
+    Entry,
+    Kind,
+    Limits,
+    Opaque,
+    hidden_by,
+    is_aufs_leftover,
+    printable,
+)
+from pycontain.layers.pipeline import LayerBytes
+from pycontain.layers.tree import Directory, Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_PRIVATE = 0o600  # until the content is in it
+_SET_ID = stat.S_ISUID | stat.S_ISGID
+_IMPLIED_MODE = 0o755
+
+# chown(2): EPERM for one who is not root, EINVAL for an id that the user namespace does not map, EOVERFLOW the same
+# on an idmapped mount.
+_UNMAPPED = frozenset({errno.EPERM, errno.EINVAL, errno.EOVERFLOW})
+_NO_XATTR = frozenset(
+    {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.ERANGE, errno.E2BIG, errno.ENOSPC}
+)
+
+# Kernel documentation, filesystems/overlayfs.rst: what these say, only the snapshotter may say.
+_OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
+
+
+class Whiteouts(Enum):
+    """What a whiteout becomes."""
+
+    REMOVE = "remove"
+    """The tree holds the lower layers too: what is hidden is removed from it."""
+
+    OVERLAY = "trusted.overlay.opaque"
+    """The tree is this layer alone, to be a lower directory of an overlay: whiteouts become its markers."""
+
+    USER_OVERLAY = "user.overlay.opaque"
+    """The same for an overlay that is mounted with ``userxattr``, as in a user namespace."""
+
+
+class Ownership(Enum):
+    """What to do when a file cannot be given to its owner."""
+
+    KEEP = "keep"
+    """Fail."""
+
+    SQUASH = "squash"
+    """Leave it to the caller, without set-id bits."""
+
+
+class Devices(Enum):
+    """What to do when a device cannot be made, as in a user namespace."""
+
+    MAKE = "make"
+    """Fail."""
+
+    RECORD = "record"
+    """Leave it out and say so in :attr:`Applied.recorded`."""
+
+
+class Lost(Enum):
+    """What of an entry is not in the tree."""
+
+    DEVICE = "device"
+    SET_ID = "set-id bits"
+    XATTR = "extended attribute"
+    ENTRY = "entry"
+
+
+@attrs.frozen
+class Loss:
+    """Something that a layer says and the tree does not hold; *reason* is for people."""
+
+    what: Lost
+    entry: Entry
+    reason: str
+
+
+@attrs.frozen
+class Applied:
+    """What was applied: the digests of the layer's bytes, and how the tree differs from it.
+
+    *diff_id* is the digest of the uncompressed tar, *digest* and *size* those of the stored bytes. *written* counts
+    bytes of files. *squashed* counts entries that stayed with the caller. *implied* are the directories that the layer
+    uses and has no entry for: they have mode 0755, the caller's ids and the epoch, and should get what a lower layer
+    says about them.
+    """
+
+    diff_id: str
+    digest: str
+    size: int
+    entries: int
+    written: int
+    squashed: int = 0
+    recorded: tuple[Loss, ...] = ()
+    implied: tuple[bytes, ...] = ()
+
+
+def apply(
+    stream: BinaryIO,
+    root: int | str,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    whiteouts: Whiteouts = Whiteouts.REMOVE,
+    ownership: Ownership = Ownership.KEEP,
+    devices: Devices = Devices.MAKE,
+    diff_id: str | None = None,
+) -> Applied:
+    """Apply the layer in *stream*, compressed or not, to the tree below *root*, an open directory or a path.
+
+    The stream is read to its end and not closed. Nobody else may change the tree meanwhile. Nothing outside of the
+    root is touched, whatever the layer says. On failure the tree holds a part of the layer and is to be thrown away:
+    :class:`InvalidImage` for bytes that are no layer, :class:`DigestMismatch` when they are not those of *diff_id*,
+    :class:`LayerError` and its kin for what cannot be applied.
+    """
+    with Tree(root, limits) as tree, LayerBytes(stream) as layer:
+        decoder = Decoder(layer, limits, lambda: layer.size)
+        applier = _Applier(tree, decoder, whiteouts, ownership, devices)
+        applier.run()
+    if diff_id is not None and diff_id != layer.diff_id:
+        raise DigestMismatch(
+            f"the layer's content has the digest {layer.diff_id}, and its image says {diff_id}",
+            expected=diff_id,
+            found=layer.diff_id,
+        )
+    return Applied(
+        diff_id=layer.diff_id,
+        digest=layer.digest,
+        size=layer.size,
+        entries=decoder.entries,
+        written=applier.written,
+        squashed=applier.squashed,
+        recorded=tuple(applier.recorded),
+        implied=tuple(sorted(applier.implied)),
+    )
+
+
+class _Applier:
+    """One layer on its way into one tree."""
+
+    def __init__(
+        self, tree: Tree, decoder: Decoder, whiteouts: Whiteouts, ownership: Ownership, devices: Devices
+    ) -> None:
+        self.written = 0
+        self.squashed = 0
+        self.recorded: list[Loss] = []
+        self.implied: list[bytes] = []
+        self._tree = tree
+        self._decoder = decoder
+        self._overlay = None if whiteouts is Whiteouts.REMOVE else whiteouts.value
+        self._ownership = ownership
+        self._devices = devices
+        self._makers = {
+            Kind.FILE: self._file,
+            Kind.DIRECTORY: self._directory,
+            Kind.SYMLINK: self._symlink,
+            Kind.HARD_LINK: self._hard_link,
+            Kind.CHARACTER_DEVICE: self._special,
+            Kind.BLOCK_DEVICE: self._special,
+            Kind.FIFO: self._special,
+        }
+
+    def run(self) -> None:
+        """Apply all entries, then give the directories what they are to have."""
+        for entry in self._decoder:
+            try:
+                self._place(entry)
+            except OSError as error:
+                raise _explained(entry, error) from error
+        for directory in self._tree.closing():
+            try:
+                self._finish(directory)
+            except OSError as error:
+                raise _explained(directory.entry or _implied(directory), error) from error
+
+    # --- entries ----------------------------------------------------------------------------------------
+
+    def _place(self, entry: Entry) -> None:
+        above, _, name = entry.path.rpartition(b"/")
+        if not name:
+            self._root(entry)
+        elif name.startswith(WHITEOUT_PREFIX) or above.startswith(WHITEOUT_PREFIX):
+            self._whiteout_or_else(entry, above, name)
+        else:
+            self._make(entry, above, name)
+
+    def _make(self, entry: Entry, above: bytes, name: bytes) -> None:
+        parent = self._tree.place(above)
+        self._makers[entry.kind](parent, name, entry)
+        parent.placed.add(name)
+
+    def _root(self, entry: Entry) -> None:
+        if entry.kind is Kind.DIRECTORY:
+            self._tree.root.entry = entry
+        else:  # containerd ignores it as well
+            self._lose(Lost.ENTRY, entry, "it names the root, which is a directory")
+
+    def _file(self, parent: Directory, name: bytes, entry: Entry) -> None:
+        fd = self._create(parent, name)
+        try:
+            for offset, piece in self._decoder.content():
+                self._write(fd, offset, piece)
+            if entry.segments is not None:
+                os.ftruncate(fd, entry.size)
+            self._dress(fd, entry, ours=parent.ours)
+        finally:
+            os.close(fd)
+
+    def _create(self, parent: Directory, name: bytes) -> int:
+        try:
+            return os.open(name, _CREATE, _PRIVATE, dir_fd=self._tree.fd(parent))
+        except FileExistsError:
+            self._tree.remove(parent, name)
+            return os.open(name, _CREATE, _PRIVATE, dir_fd=self._tree.fd(parent))
+
+    def _write(self, fd: int, offset: int, piece: memoryview) -> None:
+        self.written += len(piece)
+        while piece:
+            count = os.pwrite(fd, piece, offset)
+            offset += count
+            piece = piece[count:]
+
+    def _directory(self, parent: Directory, name: bytes, entry: Entry) -> None:
+        tree = self._tree
+        child = parent.children.get(name)
+        try:
+            child = child or tree.make(parent, name)
+        except FileExistsError:
+            try:
+                child = tree.enter(parent, name)
+            except NotADirectoryError:
+                tree.remove(parent, name)
+                child = tree.make(parent, name)
+        child.entry = entry
+
+    def _symlink(self, parent: Directory, name: bytes, entry: Entry) -> None:
+        tree = self._tree
+        try:
+            os.symlink(entry.target, name, dir_fd=tree.fd(parent))
+        except FileExistsError:
+            tree.remove(parent, name)
+            os.symlink(entry.target, name, dir_fd=tree.fd(parent))
+        fd = tree.fd(parent)
+        if not parent.ours or (entry.uid, entry.gid) != tree.me:
+            self._own(entry, lambda: os.chown(name, entry.uid, entry.gid, dir_fd=fd, follow_symlinks=False))
+        for key, value in entry.xattrs:
+            self._set_xattr(b"/proc/self/fd/%d/%s" % (fd, name), key, value, entry, follow=False)
+        os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=fd, follow_symlinks=False)
+
+    def _hard_link(self, parent: Directory, name: bytes, entry: Entry) -> None:
+        above, _, target = entry.target.rpartition(b"/")
+        source = self._tree.find(above)
+        if source is parent and target == name:
+            return  # it is itself already
+        source_fd = os.dup(self._tree.fd(source))  # to stay open whatever the tree opens
+        try:
+            self._link(source_fd, target or b".", parent, name)
+        finally:
+            os.close(source_fd)
+
+    def _link(self, source_fd: int, target: bytes, parent: Directory, name: bytes) -> None:
+        # linkat(2) without AT_SYMLINK_FOLLOW: a link to a symbolic link is one more name of the symbolic link.
+        os.stat(target, dir_fd=source_fd, follow_symlinks=False)  # before anything is removed for its sake
+        try:
+            os.link(
+                target, name, src_dir_fd=source_fd, dst_dir_fd=self._tree.fd(parent), follow_symlinks=False
+            )
+        except FileExistsError:
+            self._tree.remove(parent, name)
+            os.link(
+                target, name, src_dir_fd=source_fd, dst_dir_fd=self._tree.fd(parent), follow_symlinks=False
+            )
+
+    def _special(self, parent: Directory, name: bytes, entry: Entry) -> None:
+        tree = self._tree
+        tree.remove(parent, name)
+        kind = {Kind.FIFO: stat.S_IFIFO, Kind.CHARACTER_DEVICE: stat.S_IFCHR}.get(entry.kind, stat.S_IFBLK)
+        try:
+            os.mknod(name, kind | _PRIVATE, os.makedev(*entry.device), dir_fd=tree.fd(parent))
+        except PermissionError:
+            if self._devices is Devices.MAKE or entry.kind is Kind.FIFO:
+                raise
+            self._lose(Lost.DEVICE, entry, "the kernel lets only root of the host make devices")
+            return
+        # open(2): a device must not be opened to change it, and O_PATH does not.
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=tree.fd(parent))
+        try:
+            self._dress(f"/proc/self/fd/{fd}", entry, ours=parent.ours)
+        finally:
+            os.close(fd)
+
+    # --- whiteouts --------------------------------------------------------------------------------------
+
+    def _whiteout_or_else(self, entry: Entry, above: bytes, name: bytes) -> None:
+        if is_aufs_leftover(entry.path):
+            return
+        hidden = hidden_by(entry.path)
+        if hidden is None:
+            self._make(entry, above, name)
+        elif isinstance(hidden, Opaque):
+            self._hide_all(self._tree.place(above))
+        else:
+            self._hide(self._tree.place(above), hidden)
+
+    def _hide_all(self, directory: Directory) -> None:
+        if self._overlay:
+            directory.opaque = True
+        else:
+            self._tree.remove_lower(directory)
+
+    def _hide(self, parent: Directory, name: bytes) -> None:
+        if name in parent.placed:
+            if name in parent.children:
+                self._hide_all(parent.children[name])
+        elif not self._overlay:
+            self._tree.remove(parent, name)
+        elif name not in parent.whiteouts:
+            os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=self._tree.fd(parent))
+        if self._overlay:
+            parent.whiteouts.add(name)
+
+    # --- attributes -------------------------------------------------------------------------------------
+
+    def _dress(self, file: int | str, entry: Entry, *, ours: bool) -> None:
+        mode = entry.mode
+        if (not ours or (entry.uid, entry.gid) != self._tree.me) and not self._own(
+            entry, lambda: os.chown(file, entry.uid, entry.gid)
+        ):
+            mode = self._without_set_id(entry)
+        for key, value in entry.xattrs:
+            self._set_xattr(file, key, value, entry)
+        os.chmod(file, mode)
+        os.utime(file, ns=(entry.mtime, entry.mtime))
+
+    def _own(self, entry: Entry, chown: Callable[[], None]) -> bool:
+        """Give the file to its owner; False when it had to stay with us."""
+        try:
+            chown()
+        except OSError as error:
+            if error.errno not in _UNMAPPED:
+                raise
+            if self._ownership is Ownership.KEEP:
+                raise _cannot_own(entry, error) from error
+            self.squashed += 1
+            return False
+        return True
+
+    def _without_set_id(self, entry: Entry) -> int:
+        # A set-id file would run as the caller instead of its owner.
+        if entry.mode & _SET_ID:
+            self._lose(Lost.SET_ID, entry, f"it could not be given to {entry.uid}:{entry.gid}")
+        return entry.mode & ~_SET_ID
+
+    def _set_xattr(
+        self, file: int | str | bytes, key: bytes, value: bytes, entry: Entry, *, follow: bool = True
+    ) -> None:
+        if key.startswith(_OVERLAY_XATTRS):
+            self._lose(Lost.XATTR, entry, f"{printable(key)} belongs to overlayfs")
+            return
+        try:
+            os.setxattr(file, key, value, follow_symlinks=follow)
+        except OSError as error:
+            if error.errno not in _NO_XATTR:
+                raise
+            self._lose(Lost.XATTR, entry, f"{printable(key)}: {error.strerror}")
+
+    def _finish(self, directory: Directory) -> None:
+        entry = directory.entry
+        found = directory.found
+        fd = self._tree.fd(directory)
+        if directory.opaque and self._overlay:
+            os.setxattr(fd, self._overlay, b"y")
+        if entry is not None:
+            self._dress(fd, entry, ours=directory.ours)
+        elif found is None:
+            self.implied.append(directory.path)
+            self._dress(fd, _implied(directory, *self._tree.me), ours=True)
+        else:
+            if self._tree.locked(directory):
+                os.chmod(fd, stat.S_IMODE(found.st_mode))
+            os.utime(fd, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+    def _lose(self, what: Lost, entry: Entry, reason: str) -> None:
+        self.recorded.append(Loss(what, entry, reason))
+
+
+def _implied(directory: Directory, uid: int = 0, gid: int = 0) -> Entry:
+    return Entry(directory.path, Kind.DIRECTORY, mode=_IMPLIED_MODE, uid=uid, gid=gid)
+
+
+def _cannot_own(entry: Entry, error: OSError) -> LayerError:
+    where = printable(entry.path)
+    return LayerError(
+        f"{where!r} cannot be given to its owner {entry.uid}:{entry.gid}: {error.strerror}",
+        path=where,
+        hint="map this id into the user namespace, or apply with ownership=Ownership.SQUASH",
+    )
+
+
+def _explained(entry: Entry, error: OSError) -> PycontainError:
+    """Return the error for the system call that failed at *entry*."""
+    where = printable(entry.path)
+    if error.errno == errno.ELOOP:
+        return InvalidImage(f"the path {where!r} goes through too many symbolic links")
+    if error.errno == errno.ENAMETOOLONG:
+        return UnsupportedEntry(f"a name in {where!r} is longer than the file system holds", path=where)
+    if entry.kind is Kind.HARD_LINK and error.errno in {errno.ENOENT, errno.ENOTDIR, errno.EPERM}:
+        target = printable(entry.target)
+        return InvalidImage(f"{where!r} is a hard link to {target!r}, which is no file of the tree")
+    sentence = f"the {entry.kind.value} {where!r} cannot be made: {error.strerror}"
+    if entry.kind in DEVICES and error.errno == errno.EPERM:
+        return UnsupportedEntry(
+            sentence, path=where, hint="apply with devices=Devices.RECORD to leave it out"
+        )
+    return LayerError(sentence, path=where)

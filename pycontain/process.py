@@ -1,0 +1,453 @@
+"""What a container or a command in it is while it runs, and what is left when it has ended."""
+
+from __future__ import annotations
+
+import os
+import signal as signals
+import threading
+import time
+import weakref
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
+
+import attrs
+
+from pycontain.errors import CommandFailed, CommandTimeout, InvalidSpec, SandboxError
+from pycontain.runtime.exchange import NOTIFY, Exchange, Expired, converse
+from pycontain.runtime.failure import failure_of
+from pycontain.runtime.watch import watcher
+from pycontain.sandbox.size import parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pycontain.container import Container, ContainerSpec
+    from pycontain.runtime.engine import Engine
+    from pycontain.sandbox.image import RunnableImage
+    from pycontain.sandbox.plan import Plan, WireStep
+    from pycontain.sandbox.spec import SandboxSpec
+
+Text = TypeVar("Text", str, bytes)
+
+_TAIL_LINES = 20
+_LAST_WORDS = 10.0  # how long the kernel may take to end what was killed
+
+
+def _shortened(text: str | bytes) -> str:
+    return repr(text) if len(text) <= 80 else f"{text[:77]!r}… ({len(text)})"
+
+
+@attrs.frozen
+class Usage:
+    """What the command used: seconds of CPU time, and the largest resident set of one of its processes in bytes."""
+
+    cpu_user: float = 0.0
+    cpu_system: float = 0.0
+    memory_peak: int = 0
+
+
+@attrs.frozen
+class Timings:
+    """Where the time went, in seconds.
+
+    ``resolve`` finds the image and compiles the plan, ``snapshot`` hands it to the zygote and waits for its turn,
+    ``clone`` makes the process and its namespaces, ``setup`` performs the steps, ``run`` is the payload's own time.
+    ``steps`` has the seconds of each step of the plan when a profile was asked for.
+    """
+
+    resolve: float = 0.0
+    snapshot: float = 0.0
+    clone: float = 0.0
+    setup: float = 0.0
+    run: float = 0.0
+    steps: tuple[float, ...] = ()
+
+
+@attrs.frozen
+class Completed(Generic[Text]):
+    """A command that has ended.
+
+    ``exit_code`` is None when a signal ended it, and ``signal`` is that signal's number. ``duration`` is in seconds, as
+    the caller saw it. ``truncated``: a stream had more than ``max_output`` bytes and the rest was thrown away.
+    """
+
+    argv: tuple[str, ...]
+    exit_code: int | None
+    signal: int | None
+    stdout: Text = attrs.field(repr=_shortened)
+    stderr: Text = attrs.field(repr=_shortened)
+    duration: float = 0.0
+    timed_out: bool = False
+    oom_killed: bool = False
+    truncated: bool = False
+    usage: Usage = attrs.field(factory=Usage, repr=False)
+    timings: Timings = attrs.field(factory=Timings, repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether it exited with code 0."""
+        return self.exit_code == 0
+
+    def check(self) -> Completed[Text]:
+        """Return self, or raise :class:`CommandFailed` with the end of what it printed."""
+        if self.ok:
+            return self
+        how = f"exit code {self.exit_code}" if self.signal is None else f"signal {_signal_name(self.signal)}"
+        error = CommandFailed(f"{' '.join(self.argv)!r} ended with {how}", result=self)
+        tail = self.tail()
+        raise error.with_hint(f"it printed last:\n{tail}" if tail else "it printed nothing")
+
+    def tail(self) -> str:
+        """The last lines of standard error, or of standard output when that is empty."""
+        printed = self.stderr or self.stdout
+        text = printed if isinstance(printed, str) else printed.decode(errors="replace")
+        return "\n".join(text.splitlines()[-_TAIL_LINES:])
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signals.Signals(number).name
+    except ValueError:  # a real-time signal
+        return str(number)
+
+
+def parse_signal(given: str | int) -> str:
+    """The name of a signal from its number or name, with or without ``SIG``."""
+    try:
+        if isinstance(given, int) or given.isdigit():
+            return signals.Signals(int(given)).name
+        text = given.upper()
+        return signals.Signals[text if text.startswith("SIG") else f"SIG{text}"].name
+    except (KeyError, ValueError):
+        raise ValueError(f"{given!r} is no signal; signal(7) lists them") from None
+
+
+def wait_status(status: int) -> tuple[int | None, int | None]:
+    """``(exit_code, signal)`` from a status of wait(2); one of them is None."""
+    code = os.waitstatus_to_exitcode(status)
+    return (code, None) if code >= 0 else (None, -code)
+
+
+@attrs.frozen
+class Run:
+    """How a command is fed, bounded and read."""
+
+    input: bytes | None
+    timeout: float | None
+    text: bool
+    max_output: int
+
+    @classmethod
+    def parse(
+        cls, *, input_: str | bytes | None, timeout: float | None, text: bool, max_output: str | int
+    ) -> Run:
+        """Read the arguments of ``run``, ``start`` and ``exec``; raise :class:`InvalidSpec` with all that is wrong."""
+        problems = []
+        given: object = input_  # callers without a type checker
+        if not isinstance(given, str | bytes | None):
+            problems.append("input is neither str nor bytes")
+        if timeout is not None and not timeout >= 0:
+            problems.append(f"timeout={timeout!r} is no number of seconds")
+        try:
+            limit = parse_size(max_output)
+        except ValueError as error:
+            problems.append(f"max_output: {error}")
+        if problems:
+            raise InvalidSpec(tuple(problems))
+        return cls(input_.encode() if isinstance(input_, str) else input_, timeout, text, limit)
+
+    def deadline(self, began: float) -> float | None:
+        """The moment of time.monotonic() when the time is up."""
+        return None if self.timeout is None else began + self.timeout
+
+
+@attrs.frozen
+class Compiled:
+    """A plan and its wire form without the last step: what is the same for every command of one spec."""
+
+    sandbox: SandboxSpec
+    plan: Plan
+    image: RunnableImage
+    steps: tuple[WireStep, ...]
+    contents: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, sandbox: SandboxSpec, plan: Plan, image: RunnableImage) -> Compiled:
+        """Translate *plan* once."""
+        return cls(sandbox, plan, image, plan.wire()[:-1], tuple(file.reveal() for file in sandbox.files))
+
+    def prepare(self, engine: Engine, argv: tuple[str, ...]) -> Prepared:
+        """Join with a command line."""
+        return Prepared(self, engine, argv)
+
+
+@attrs.frozen
+class Prepared:
+    """All that a start needs: what was compiled, for which zygote, and the command line."""
+
+    compiled: Compiled
+    engine: Engine
+    argv: tuple[str, ...]
+
+    @property
+    def plan(self) -> Plan:
+        """The plan, with whatever command line it was compiled for."""
+        return self.compiled.plan
+
+    def steps(self) -> tuple[WireStep, ...]:
+        """The wire form with this command line."""
+        sandbox = self.compiled.sandbox
+        return (*self.compiled.steps, ("Execute", (), self.argv, sandbox.env, sandbox.init))
+
+
+def run_to_end(prepared: Prepared, run: Run, *, check: bool, began: float) -> Completed[Any]:
+    """Start, wait in this thread, and judge."""
+    exchange = Exchange(input_=run.input, limit=run.max_output)
+    try:
+        request = ("start", new_id(), prepared.steps(), prepared.compiled.contents, exchange.options)
+        _send(prepared.engine, request, exchange)
+        completed = _converse(exchange, prepared, run, began)
+    finally:
+        exchange.close()
+    return completed.check() if check else completed
+
+
+def new_id() -> str:
+    """64 hexadecimal digits, as Docker's ids."""
+    return os.urandom(32).hex()
+
+
+def _send(engine: Engine, request: tuple[Any, ...], exchange: Exchange) -> None:
+    try:
+        engine.request(request, exchange.fds_to_send())
+    finally:
+        exchange.sent()
+
+
+def _converse(exchange: Exchange, prepared: Prepared, run: Run, began: float) -> Completed[Any]:
+    expired, argv = False, prepared.argv
+    try:
+        converse(exchange, run.deadline(began))
+    except Expired:
+        expired = True
+    failure = failure_of(exchange, prepared.plan, prepared.engine)
+    if failure is not None:
+        raise failure
+    completed = completed_of(exchange, argv, began, text=run.text, timed_out=expired)
+    if expired:
+        error = CommandTimeout(
+            f"{' '.join(argv)!r} did not end within {run.timeout:g} s and was killed", result=completed
+        )
+        tail = completed.tail()
+        raise error.with_hint(f"it printed last:\n{tail}" if tail else "it had printed nothing")
+    return completed
+
+
+def completed_of(
+    exchange: Exchange, argv: tuple[str, ...], began: float, *, text: bool, timed_out: bool = False
+) -> Completed[Any]:
+    """What an exchange that is finished, or was cut short, has delivered."""
+    gone = exchange.gone or (0, 0.0, 0.0, 0)
+    # An init reports its payload's status and usage; without one, or when it was killed, the zygote's view counts.
+    status, user, system, peak, started, ended, times = exchange.result or (*gone, exchange.started, None, ())
+    exit_code, signal = wait_status(status)
+    cloned = exchange.pid_message or (exchange.began, exchange.began)
+    ended = ended or exchange.ended or time.monotonic()
+    started = started or cloned[1]
+    return Completed(
+        argv=argv,
+        exit_code=exit_code,
+        signal=signal,
+        stdout=_decoded(exchange.stdout.bytes(), text=text),
+        stderr=_decoded(exchange.stderr.bytes(), text=text),
+        duration=time.monotonic() - began,
+        timed_out=timed_out,
+        truncated=exchange.stdout.truncated or exchange.stderr.truncated,
+        usage=Usage(user, system, peak * 1024),
+        timings=Timings(
+            resolve=exchange.began - began,
+            snapshot=cloned[0] - exchange.began,
+            clone=cloned[1] - cloned[0],
+            setup=max(0.0, started - cloned[1]),
+            run=max(0.0, ended - started),
+            steps=tuple(after - before for before, after in pairwise(times)),
+        ),
+    )
+
+
+def _decoded(content: bytes, *, text: bool) -> str | bytes:
+    return content.decode(errors="replace") if text else content
+
+
+def start(container: Container, prepared: Prepared, run: Run, *, began: float) -> Running:
+    """Start and return once the payload runs, or raise why it does not."""
+    exchange = Exchange(input_=run.input, limit=run.max_output, options=NOTIFY)
+    ident = new_id()
+    try:
+        request = ("start", ident, prepared.steps(), prepared.compiled.contents, exchange.options)
+        _send(prepared.engine, request, exchange)
+        converse(exchange, None, until=lambda: exchange.started is not None)
+        error = failure_of(exchange, prepared.plan, prepared.engine)
+        if error is not None:
+            raise error
+    except BaseException:
+        exchange.close()
+        raise
+    return Running(container, prepared, exchange, ident, began)
+
+
+class Running:
+    """A container that was started: a context manager that kills and cleans when its block is left.
+
+    Thread-safe. It belongs to the process that started it: in the child of a fork its methods raise.
+    """
+
+    def __init__(
+        self, container: Container, prepared: Prepared, exchange: Exchange, ident: str, began: float
+    ) -> None:
+        self.id = ident
+        self.name = container.spec.name or ident[:12]
+        self.spec: ContainerSpec = container.spec
+        self._container = container
+        self._prepared = prepared
+        self._exchange = exchange
+        self._began = began
+        self._pid = _pid_of(exchange.pidfd)
+        self._process = os.getpid()
+        self._completed: Completed[str] | None = None
+        self._lock = threading.Lock()
+        self._watched = watcher().add(exchange)
+        self._finalizer = weakref.finalize(self, watcher().release, self._watched)
+        self._finalizer.atexit = False  # the zygote's end is the end of all containers
+
+    def __repr__(self) -> str:
+        return f"<Running {self.name} {self.status} {' '.join(self._prepared.argv)!r}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def image(self) -> str:
+        """The image, as the container names it."""
+        return str(self.spec.image)
+
+    @property
+    def pid(self) -> int:
+        """The host's number of the container's PID 1."""
+        return self._pid
+
+    @property
+    def status(self) -> str:
+        """``running`` or ``exited``."""
+        return "exited" if self._watched.done.is_set() else "running"
+
+    def wait(self, timeout: float | None = None) -> Completed[str]:
+        """Wait for the end; after *timeout* seconds raise :class:`CommandTimeout`, and the container goes on."""
+        self._require_owner()
+        if not self._watched.done.wait(timeout):
+            partial = completed_of(self._exchange, self._prepared.argv, self._began, text=True)
+            partial = attrs.evolve(partial, exit_code=None, signal=None, timed_out=True)
+            raise CommandTimeout(f"{self.name} still runs after {timeout:g} s", result=partial)
+        with self._lock:
+            if self._completed is None:
+                self._completed = completed_of(self._exchange, self._prepared.argv, self._began, text=True)
+        return self._completed
+
+    def kill(self, signal: str | int = "SIGKILL") -> None:
+        """Send *signal* to the payload, SIGKILL to the whole container. Without effect when it has exited."""
+        self._require_owner()
+        try:
+            number = signals.Signals[parse_signal(signal)].value
+        except ValueError as error:
+            raise InvalidSpec(str(error)) from None
+        watcher().command(self._watched, "signal", number)
+
+    def stop(self, timeout: float = 10) -> Completed[str]:
+        """Send the stop signal, SIGKILL after *timeout* seconds, and wait for the end."""
+        self.kill(self.spec.stop_signal or self._prepared.compiled.image.stop_signal)
+        if not self._watched.done.wait(timeout):
+            self.kill()
+        return self.wait()
+
+    def close(self) -> None:
+        """Kill what still runs and wait until it is gone. Safe to repeat; the result stays readable by ``wait()``."""
+        if os.getpid() != self._process:
+            return
+        self.kill()
+        self._watched.done.wait(_LAST_WORDS)
+        self._finalizer()
+
+    @overload
+    def exec(
+        self,
+        *argv: str,
+        input: str | bytes | None = ...,
+        timeout: float | None = ...,
+        check: bool = ...,
+        text: Literal[True] = ...,
+        max_output: str | int = ...,
+        env: Mapping[str, str] | None = ...,
+        user: str | int | None = ...,
+        workdir: str | None = ...,
+    ) -> Completed[str]: ...
+
+    @overload
+    def exec(
+        self,
+        *argv: str,
+        input: str | bytes | None = ...,
+        timeout: float | None = ...,
+        check: bool = ...,
+        text: Literal[False],
+        max_output: str | int = ...,
+        env: Mapping[str, str] | None = ...,
+        user: str | int | None = ...,
+        workdir: str | None = ...,
+    ) -> Completed[bytes]: ...
+
+    def exec(
+        self,
+        *argv: str,
+        input: str | bytes | None = None,  # noqa: A002 - the name that subprocess.run gave it
+        timeout: float | None = None,
+        check: bool = False,
+        text: bool = True,
+        max_output: str | int = "64M",
+        env: Mapping[str, str] | None = None,
+        user: str | int | None = None,
+        workdir: str | None = None,
+    ) -> Completed[Any]:
+        """Run one more command inside, with the container's own user, environment, limits and walls.
+
+        *timeout* kills the whole tree of this command, and nothing else of the container. The rest is as in ``run``.
+        """
+        began = time.monotonic()
+        self._require_owner()
+        run = Run.parse(input_=input, timeout=timeout, text=text, max_output=max_output)
+        if not argv:
+            raise InvalidSpec("there is no command to execute", hint="give one: .exec('ls', '-l')")
+        engine = self._prepared.engine
+        prepared = self._container.prepare_exec(engine, argv, env=env, user=user, workdir=workdir)
+        exchange = Exchange(input_=run.input, limit=run.max_output)
+        try:
+            _send(engine, ("exec", new_id(), self.id, prepared.steps(), exchange.options), exchange)
+            completed = _converse(exchange, prepared, run, began)
+        finally:
+            exchange.close()
+        return completed.check() if check else completed
+
+    def _require_owner(self) -> None:
+        if os.getpid() != self._process:
+            raise SandboxError(
+                f"{self.name} belongs to process {self._process}, of which this one is a fork",
+                hint="start containers in the process that uses them",
+            )
+
+
+def _pid_of(pidfd: int) -> int:
+    """proc_pid_fdinfo(5): the process of a pidfd, in our own PID namespace; -1 when it is gone."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))

@@ -1,0 +1,310 @@
+"""The owner's side of the zygote: start it, ask it, notice when it is gone.
+
+One engine per process. It is started by the first container or by :func:`prewarm`, is safe to use from every thread
+(a request is one packet, with a channel of its own for the answers), and is left alone by a fork: the child of a fork
+gets its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import marshal
+import os
+import select
+import socket
+import sys
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from pycontain.errors import HostUnsupported, SandboxError
+from pycontain.runtime import probe
+
+if TYPE_CHECKING:
+    from pycontain.sandbox.host import HostFacts
+
+_PACKET_LIMIT = 64 << 10  # well below net.core.wmem_default
+_CONTROL = 3
+_PLANS_KEPT = 256
+_START_TIMEOUT = 30.0
+_PROGRAM = (
+    "import sys; rootless, state, *path = sys.argv[1:]; sys.path += path; "
+    "from pycontain.runtime.zygote import main; main(rootless=rootless == 'rootless', state_folder=state)"
+)
+
+
+def state_folder() -> str:
+    """Where writable layers lie: ``PYCONTAIN_STATE``, else /var/lib for root, else below XDG_STATE_HOME."""
+    chosen = os.environ.get("PYCONTAIN_STATE")
+    if chosen:
+        return os.path.abspath(chosen)
+    if os.geteuid() == 0:
+        return "/var/lib/pycontain/state"
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(base, "pycontain")
+
+
+class Engine:
+    """A running zygote."""
+
+    def __init__(
+        self, control: socket.socket, pidfd: int, images: int, facts: HostFacts, folder: str, errors: int
+    ) -> None:
+        self.control = control
+        self.pidfd = pidfd
+        self.images_fd = images  # a tmpfs that only the zygote has mounted
+        self.facts = facts
+        self.folder = folder
+        self.images: dict[Any, Any] = {}  # trees made below the folder, by source; they go with it
+        self.plans: dict[Any, Any] = {}  # what was compiled for this zygote's facts, by spec
+        self._errors = errors
+        self._closed = False
+
+    @classmethod
+    def start(cls) -> Engine:
+        """Spawn a zygote and wait until it is ready; raise :class:`HostUnsupported` when the host forbids it."""
+        rootless = not probe.is_privileged()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        errors = os.memfd_create("pycontain-zygote-stderr", os.MFD_CLOEXEC)
+        launcher = 0
+        try:
+            ours.settimeout(_START_TIMEOUT)
+            launcher = _spawn(theirs, errors, rootless=rootless)
+            theirs.close()
+            with _Fd(os.pidfd_open(os.getpid())) as owner:
+                socket.send_fds(ours, [b"owner"], [owner])
+            engine = cls(ours, *_introduce(ours, launcher, errors, rootless=rootless), errors)
+        except BaseException:
+            ours.close()
+            os.close(errors)
+            raise
+        finally:
+            theirs.close()
+            if launcher:
+                _wait(launcher)
+        ours.settimeout(None)
+        return engine
+
+    def request(self, message: tuple[Any, ...], fds: tuple[int, ...]) -> None:
+        """Send one request; the answers come through the channel whose other end is the first of *fds*."""
+        packet = marshal.dumps(message)
+        try:
+            if len(packet) <= _PACKET_LIMIT:
+                socket.send_fds(self.control, [packet], fds)
+                return
+            with _Fd(os.memfd_create("pycontain-request", os.MFD_CLOEXEC)) as body:
+                with open(body, "wb", closefd=False) as file:
+                    file.write(packet)
+                os.lseek(body, 0, os.SEEK_SET)
+                # The zygote takes the body out of the list, so the channel is the first again.
+                socket.send_fds(self.control, [marshal.dumps(("large",))], (body, *fds))
+        except OSError as error:
+            raise self.broken() from error
+
+    def remember(self, key: Any, compiled: Any) -> None:
+        """Keep a compiled plan; when there are too many, begin anew."""
+        if len(self.plans) >= _PLANS_KEPT:
+            self.plans.clear()
+        self.plans[key] = compiled
+
+    def broken(self) -> SandboxError:
+        """The error for a zygote that has gone, with what it said last."""
+        text = os.pread(self._errors, 1 << 16, 0).decode(errors="replace").strip()
+        error = SandboxError("the zygote has ended unexpectedly, and every container of this process with it")
+        return error.with_hint(text or "it was probably killed: see the kernel's log for the OOM killer")
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests may be sent."""
+        return not self._closed and not _ended(self.pidfd, 0)
+
+    def close(self) -> None:
+        """End every container and the zygote, and wait until all that they held is removed."""
+        if self._closed:
+            return
+        self._closed = True
+        self.control.close()  # the zygote takes it for a close
+        _ended(self.pidfd, None)
+        with contextlib.suppress(
+            ChildProcessError
+        ):  # the program reaps all children itself, or ignores SIGCHLD
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of the descriptors, as the child of a fork must; the zygote is not ours."""
+        self._closed = True
+        self.control.close()
+        for fd in (self.pidfd, self.images_fd, self._errors):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+class _Fd:
+    """A descriptor for the time of a block."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __enter__(self) -> int:
+        return self.fd
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+
+def _spawn(control: socket.socket, errors: int, *, rootless: bool) -> int:
+    interpreter = sys.executable or getattr(sys, "_base_executable", "")
+    if not interpreter:
+        raise HostUnsupported("the zygote", needs="sys.executable, a Python interpreter to start it with")
+    package_root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    path = [package_root, *(entry for entry in sys.path if entry and os.path.isdir(entry))]
+    mode = "rootless" if rootless else "root"
+    # dup2 onto a number of its own clears close-on-exec; a descriptor that has the number already keeps it.
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+        (os.POSIX_SPAWN_DUP2, errors, 2),
+        (os.POSIX_SPAWN_DUP2, control.fileno(), _CONTROL),
+    ]
+    if control.fileno() == _CONTROL:
+        os.set_inheritable(_CONTROL, True)
+    return os.posix_spawn(
+        interpreter,
+        [interpreter, "-I", "-S", "-c", _PROGRAM, mode, state_folder(), *path],
+        {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
+        file_actions=actions,
+    )
+
+
+def _introduce(
+    control: socket.socket, launcher: int, errors: int, *, rootless: bool
+) -> tuple[int, int, HostFacts, str]:
+    """Answer what the launcher asks until the zygote is ready: its pidfd, its images, its facts and its folder."""
+    while True:
+        packet, fds, _, _ = socket.recv_fds(control, 1 << 16, 2, socket.MSG_CMSG_CLOEXEC)
+        if not packet:
+            text = os.pread(errors, 1 << 16, 0).decode(errors="replace").strip()
+            raise SandboxError("the zygote could not be started").with_hint(
+                text or "its interpreter was killed"
+            )
+        match marshal.loads(packet):
+            case ("userns",):
+                answer = "mapped" if map_ids(launcher) else "single"
+                control.send(marshal.dumps((answer,)))
+            case ("refused", number, trace):
+                raise probe.refusal(number, rootless=rootless) from SandboxError(trace)
+            case ("ready", folder, last_capability, in_memory, uid_map, gid_map):
+                facts = probe.host_facts(
+                    rootless=rootless,
+                    last_capability=last_capability,
+                    layers_in_memory=in_memory,
+                    uid_map=uid_map,
+                    gid_map=gid_map,
+                )
+                return fds[0], fds[1], facts, folder
+
+
+def map_ids(pid: int) -> bool:
+    """Run newuidmap(1) and newgidmap(1) for *pid*: own ids to 0, subordinate ids from 1 on.
+
+    False, and nothing written, when there are no subordinate ids or no program that may map them.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    subuids, subgids = probe.subordinate_ids("/etc/subuid", uid), probe.subordinate_ids("/etc/subgid", uid)
+    newuidmap, newgidmap = probe.find_program("newuidmap"), probe.find_program("newgidmap")
+    if not (subuids and subgids and newuidmap and newgidmap):
+        return False
+    if _run_quietly(newuidmap, pid, uid, subuids) != 0:
+        return False  # it has no set-user-ID bit here, say: nothing is written yet
+    if _run_quietly(newgidmap, pid, gid, subgids) != 0:
+        raise HostUnsupported(
+            "subordinate group ids",
+            needs="newgidmap with its set-user-ID bit and ranges in /etc/subgid that are its own",
+            found="newgidmap refused",
+            hint="reinstall Debian's uidmap, and compare /etc/subuid with /etc/subgid",
+        )
+    return True
+
+
+def _run_quietly(program: str, pid: int, own: int, ranges: tuple[tuple[int, int], ...]) -> int:
+    lines, inside = ["0", str(own), "1"], 1
+    for start, count in ranges:
+        lines += [str(inside), str(start), str(count)]
+        inside += count
+    quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+    return _wait(os.posix_spawn(program, [program, str(pid), *lines], os.environ, file_actions=quiet))
+
+
+def _wait(pid: int) -> int:
+    try:
+        return os.waitpid(pid, 0)[1]
+    except ChildProcessError:  # the program reaps all children itself, or ignores SIGCHLD
+        return 0
+
+
+def _ended(pidfd: int, timeout: int | None) -> bool:
+    """Whether the process of *pidfd* ends within *timeout* milliseconds, pidfd_open(2)."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(timeout))
+
+
+# --- the engine of this process -------------------------------------------------------------------------
+
+_lock = threading.Lock()
+_engine: Engine | None = None
+_fork_listeners: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def engine() -> Engine:
+    """The engine of this process, started when there is none or when the last one was killed."""
+    global _engine  # noqa: PLW0603 - one zygote for one process is the design
+    current = _engine
+    if current is not None and current.alive:
+        return current
+    with _lock:
+        if _engine is not None and not _engine.alive:
+            _engine.close()
+            _engine = None
+        if _engine is None:
+            _engine = Engine.start()
+        return _engine
+
+
+def prewarm() -> None:
+    """Start the zygote now (about 20 ms), so that the first container does not wait for it."""
+    engine()
+
+
+def shutdown() -> None:
+    """End every container of this process and its zygote, and wait until nothing is left. Safe to repeat.
+
+    It happens by itself when the interpreter ends; the next container starts anew.
+    """
+    global _engine
+    with _lock:
+        current, _engine = _engine, None
+    if current is not None:
+        current.close()
+
+
+def abandon_in_fork(holder: Any) -> None:
+    """Have ``holder.abandon()`` called in the child of a fork, which owns none of its parent's containers."""
+    _fork_listeners.add(holder)
+
+
+def _forked() -> None:
+    global _engine, _lock  # noqa: PLW0603 - as above
+    _lock = threading.Lock()  # another thread of the parent may have held it
+    for holder in list(_fork_listeners):
+        holder.abandon()
+    _fork_listeners.clear()
+    if _engine is not None:
+        _engine.abandon()
+        _engine = None
+
+
+os.register_at_fork(after_in_child=_forked)
+atexit.register(shutdown)

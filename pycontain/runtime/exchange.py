@@ -1,0 +1,252 @@
+"""One command that runs: its streams and its channel, read until it is gone.
+
+An :class:`Exchange` does no waiting itself. :func:`converse` waits for one in the calling thread, which is what
+``run`` and ``exec`` need; :mod:`pycontain.runtime.watch` waits for all that were started, in one thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import marshal
+import os
+import select
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from pycontain.runtime import engine as engines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CHUNK = 1 << 16
+_LAST_WORDS = 10.0  # how long a killed container may take to be gone before that is an error of the host
+_IN, _OUT = select.POLLIN | select.POLLHUP | select.POLLERR, select.POLLOUT | select.POLLHUP | select.POLLERR
+
+# Bits of a request's options, as pycontain.runtime.zygote reads them.
+STDIN, NOTIFY, PROFILE = 1, 2, 4
+
+
+class Sink:
+    """What a stream delivered: at most *limit* bytes of it, and whether there was more."""
+
+    def __init__(self, limit: int, receiver: Callable[[bytes], object] | None = None) -> None:
+        self.room = limit
+        self.chunks: list[bytes] = []
+        self.truncated = False
+        self.receiver = receiver
+
+    def take(self, chunk: bytes) -> None:
+        """Keep what fits, or pass everything on to the receiver when there is one."""
+        if self.receiver is not None:
+            self.receiver(chunk)
+            return
+        if len(chunk) > self.room:
+            self.truncated = True
+            chunk = chunk[: self.room]
+        self.room -= len(chunk)
+        if chunk:
+            self.chunks.append(chunk)
+
+    def bytes(self) -> bytes:
+        """All that was kept."""
+        return b"".join(self.chunks)
+
+
+class Exchange:
+    """The owner's ends of one command: channel, standard input, output and error."""
+
+    def __init__(self, *, input_: bytes | None, limit: int, options: int = 0) -> None:
+        self.channel, self._far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.streams: dict[int, Sink] = {}
+        self.stdin = -1
+        self._input = memoryview(input_ or b"")
+        self.stdout, self.stderr = Sink(limit), Sink(limit)
+        self.options = options
+        self._given: list[int] = []
+        self._open_streams(wants_input=input_ is not None)
+        self.began = time.monotonic()
+        self.pid_message: tuple[float, float] | None = None
+        self.pidfd = -1
+        self.started: float | None = None
+        self.result: tuple[Any, ...] | None = None
+        self.gone: tuple[Any, ...] | None = None
+        self.failed: tuple[int, int, str] | None = None
+        self.unusable: tuple[int, str, bool] | None = None
+        self.broken: str | None = None
+        self.ended = 0.0
+        engines.abandon_in_fork(self)
+
+    def _open_streams(self, *, wants_input: bool) -> None:
+        if wants_input:
+            theirs, self.stdin = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(self.stdin, False)
+            self._given.append(theirs)
+            self.options |= STDIN
+        for sink in (self.stdout, self.stderr):
+            ours, theirs = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(ours, False)
+            self.streams[ours] = sink
+            self._given.append(theirs)
+
+    def fds_to_send(self) -> tuple[int, ...]:
+        """The far ends, as a request carries them: the channel first."""
+        return (self._far.fileno(), *self._given)
+
+    def sent(self) -> None:
+        """Close the far ends: the zygote and the child have them."""
+        self._far.close()
+        for fd in self._given:
+            os.close(fd)
+        self._given.clear()
+
+    def interest(self) -> dict[int, int]:
+        """What to wait for, by descriptor."""
+        wanted = dict.fromkeys(self.streams, _IN)
+        if self.gone is None:
+            wanted[self.channel.fileno()] = _IN
+        if self.stdin >= 0:
+            wanted[self.stdin] = _OUT
+        return wanted
+
+    def attend(self, fd: int) -> None:
+        """Do what *fd* is ready for. It may be taken out of :meth:`interest` by that."""
+        if fd in self.streams:
+            self._read(fd)
+        elif fd == self.stdin:
+            self._feed()
+        else:
+            self._listen()
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will come."""
+        return self.gone is not None
+
+    def _read(self, fd: int) -> bool:
+        try:
+            chunk = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return False
+        if chunk:
+            self.streams[fd].take(chunk)
+            return True
+        del self.streams[fd]
+        os.close(fd)
+        return False
+
+    def _feed(self) -> None:
+        try:
+            written = os.write(self.stdin, self._input[:_CHUNK])
+        except BlockingIOError:
+            return
+        except BrokenPipeError:  # the payload reads no more: as in subprocess, not an error
+            written = len(self._input)
+        self._input = self._input[written:]
+        if not self._input:
+            os.close(self.stdin)
+            self.stdin = -1
+
+    def _listen(self) -> None:
+        try:
+            packet, fds, _, _ = socket.recv_fds(self.channel, _CHUNK, 1, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:
+            packet, fds = b"", []
+        if not packet:
+            if self.gone is None:  # the zygote died, and with it everything
+                self.gone = (signal.SIGKILL, 0.0, 0.0, 0)
+                self.broken = self.broken or ""
+            self._drain()
+            return
+        match marshal.loads(packet):
+            case ("pid", before, after):
+                self.pid_message, self.pidfd = (before, after), fds[0]
+            case ("started", moment):
+                self.started = moment
+            case ("failed", index, number, text):
+                self.failed = (index, number, text)
+                if index == 0:
+                    self.gone = (0, 0.0, 0.0, 0)
+            case ("unusable", number, path, exists):
+                self.unusable = (number, path, exists)
+            case ("broken", text):
+                self.broken = text
+            case ("result", *result):
+                self.result = tuple(result)
+            case ("gone", *gone):
+                self.gone = tuple(gone)
+                self._drain()
+
+    def _drain(self) -> None:
+        """Take what the pipes still hold. Nobody of the command is left; who else writes is not waited for."""
+        self.ended = time.monotonic()
+        for fd in list(self.streams):
+            while self._read(fd):
+                pass
+
+    def command(self, *message: Any) -> None:
+        """Send a command to the zygote: ``"signal", N`` or ``"end"``. Without effect when all is over."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.channel.send(marshal.dumps(message))
+
+    def close(self) -> None:
+        """Let go of everything; a container that still runs is killed by that. Safe to repeat."""
+        self.channel.close()
+        self._far.close()
+        for fd in (*self.streams, *self._given, self.stdin, self.pidfd):
+            if fd >= 0:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+        self.streams.clear()
+        self._given.clear()
+        self.stdin = self.pidfd = -1
+
+    def abandon(self) -> None:
+        """The same, in the child of a fork: the parent's container lives on."""
+        self.close()
+
+
+class Expired(Exception):
+    """The time is up and the command has been killed."""
+
+
+def converse(exchange: Exchange, deadline: float | None, until: Callable[[], bool] | None = None) -> None:
+    """Attend to *exchange* until it is finished, or *until* says that it is enough, in this thread.
+
+    At *deadline* (of time.monotonic) the command is killed and :class:`Expired` raised once it is gone. An exception
+    from a signal handler, such as KeyboardInterrupt, kills the command as well and goes on.
+    """
+    poll = select.poll()
+    registered: dict[int, int] = {}
+    expired = False
+    try:
+        while not (exchange.finished or (until is not None and until())):
+            _register(poll, registered, exchange.interest())
+            timeout = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000 + 1
+            ready = poll.poll(timeout)
+            for fd, _ in ready:
+                exchange.attend(fd)
+            if not ready and not exchange.finished:
+                if expired:
+                    raise OSError(errno.EBUSY, "the container does not end although it was killed")
+                expired, deadline = True, time.monotonic() + _LAST_WORDS
+                exchange.command("end")
+    except BaseException:
+        exchange.command("end")
+        raise
+    if expired:
+        raise Expired
+
+
+def _register(poll: select.poll, registered: dict[int, int], wanted: dict[int, int]) -> None:
+    if registered == wanted:
+        return
+    for fd in registered.keys() - wanted.keys():
+        with contextlib.suppress(KeyError):
+            poll.unregister(fd)
+    for fd in wanted.keys() - registered.keys():
+        poll.register(fd, wanted[fd])
+    registered.clear()
+    registered.update(wanted)

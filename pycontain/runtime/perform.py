@@ -1,0 +1,439 @@
+"""The only functions that change the kernel's state for a container. Each does one kind of step.
+
+They run in the child, between clone3(2) and execve(2), on plain tuples: ``(name, tolerate, *fields)`` with the
+fields of the class of that name in :mod:`pycontain.sandbox.steps`. The first failure ends it; what was built
+until then dies with the child's namespaces.
+
+Places below the root are opened with openat2(2) from a descriptor of the root, and acted upon through that
+descriptor: a path of the image is never given to the kernel to be walked from the host's root.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+import stat
+import time
+from typing import TYPE_CHECKING, Any
+
+from pycontain.kernel import netdevice, privileges, syscalls
+from pycontain.sandbox.accounts import UnknownAccount, resolve_user
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+# Where the zygote lets every child mount its root and its files: each child has its own mount namespace.
+ROOT, FILES = "../root", "../files"
+
+_IN_ROOT = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+_PLAIN = _IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS
+_AT_FDCWD = -100
+_TREE = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
+_ACCOUNT_FILE_LIMIT = 4 << 20
+
+
+class StepRefused(Exception):
+    """Step *index* of the plan failed with *errno*."""
+
+    def __init__(self, index: int, number: int, text: str) -> None:
+        super().__init__(index, number, text)
+        self.index = index
+        self.errno = number
+        self.text = text
+
+
+class Child:
+    """What the steps of one plan share."""
+
+    def __init__(self, ident: str, contents: Sequence[bytes], last_capability: int) -> None:
+        self.id = ident
+        self.contents = contents
+        self.last_capability = last_capability
+        self.root = -1
+        self.files = -1
+        self.installed = 0
+        self.kernel_devices: set[int] = set()  # st_dev of the /proc and /sys that we mounted
+        self.hostname = ident[:12]
+        self.uid = self.gid = 0
+        self.groups: tuple[int, ...] = ()
+        self.home = "/"
+
+
+def perform(
+    steps: Sequence[tuple[Any, ...]], child: Child, first: int = 0, times: list[float] | None = None
+) -> None:
+    """Do *steps* in order, from the one at index *first*; raise :class:`StepRefused` at the first that fails."""
+    for index in range(first, len(steps)):
+        name, tolerate, *fields = steps[index]
+        try:
+            DOERS[name](child, *fields)
+        except OSError as error:
+            if error.errno not in tolerate:
+                raise StepRefused(index, error.errno or 0, str(error.filename or "")) from error
+        if times is not None:
+            times.append(time.monotonic())
+
+
+# --- opening places below the root ----------------------------------------------------------------------
+
+
+def _open(child: Child, path: str, flags: int = os.O_PATH, resolve: int = _IN_ROOT) -> int:
+    return syscalls.openat2(child.root, path[1:] or ".", flags, resolve=resolve)
+
+
+def _open_parent(child: Child, path: str) -> tuple[int, str]:
+    parent, _, name = path.rpartition("/")
+    return _open(child, parent or "/", os.O_PATH | os.O_DIRECTORY), name
+
+
+def _mount_point(child: Child, path: str, *, directory: bool, resolve: int = _IN_ROOT) -> int:
+    """Open the place *path*; when there is nothing, make it and its parents first."""
+    try:
+        return _open(child, path, resolve=resolve)
+    except FileNotFoundError:
+        _make(child, path, directory=directory)
+    return _open(child, path, resolve=resolve)
+
+
+def _make(child: Child, path: str, *, directory: bool) -> None:
+    parts = path.split("/")
+    for depth in range(2, len(parts)):
+        _make_directory(child, "/".join(parts[:depth]), 0o755)
+    if directory:
+        _make_directory(child, path, 0o755)
+        return
+    parent, name = _open_parent(child, path)
+    try:
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=parent))
+    finally:
+        os.close(parent)
+
+
+def _make_directory(child: Child, path: str, mode: int) -> None:
+    parent, name = _open_parent(child, path)
+    try:
+        os.mkdir(name, mode, dir_fd=parent)
+    except FileExistsError:
+        return
+    finally:
+        os.close(parent)
+
+
+def _refuse_kernel_files(child: Child, target: int) -> None:
+    """A user's mount must not land in /proc or /sys by way of the image's links (CVE-2025-52565 and its kin)."""
+    if os.fstat(target).st_dev in child.kernel_devices:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
+def _through(fd: int) -> str:
+    return f"/proc/self/fd/{fd}"
+
+
+# --- the root file system -------------------------------------------------------------------------------
+
+
+def mount_overlay(child: Child, lowerdirs: Sequence[str], options: Sequence[str]) -> None:
+    """mount(2) the root at :data:`ROOT` and open it.
+
+    Names that overlayfs would have to unescape, and lists longer than a page, go as descriptors instead.
+    """
+    opened: list[int] = []
+    text = ":".join(lowerdirs)
+    if len(text) > 3800 or any(mark in path for path in lowerdirs for mark in ":,\\"):
+        opened = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in lowerdirs]
+        text = ":".join(map(_through, opened))
+    settings = ",".join((f"lowerdir={text}", "upperdir=upper", "workdir=work", *options))
+    syscalls.mount("overlay", ROOT, "overlay", 0, settings)
+    for fd in opened:
+        os.close(fd)
+    child.root = os.open(ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def bind_mount(child: Child, source: str, target: str, read_only: bool, nosuid: bool, nodev: bool) -> None:  # noqa: FBT001 - the order of the fields of the step
+    """Clone the tree at *source*, set its attributes while nobody sees it, and attach it."""
+    tree = syscalls.open_tree(_AT_FDCWD, source, _TREE)
+    try:
+        attributes = (
+            syscalls.MOUNT_ATTR_RDONLY * read_only
+            | syscalls.MOUNT_ATTR_NOSUID * nosuid
+            | syscalls.MOUNT_ATTR_NODEV * nodev
+        )
+        syscalls.mount_setattr(tree, set_=attributes, propagation=syscalls.MS_PRIVATE, recursive=True)
+        place = _mount_point(child, target, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
+        try:
+            _refuse_kernel_files(child, place)
+            syscalls.move_mount(tree, place)
+        finally:
+            os.close(place)
+    finally:
+        os.close(tree)
+
+
+def mount_filesystem(  # noqa: D103 - as the step says
+    child: Child,
+    fstype: str,
+    target: str,
+    flags: int,
+    options: str | None,
+    follow: bool,  # noqa: FBT001 - as above
+) -> None:
+    resolve = _IN_ROOT if follow else _PLAIN
+    place = _mount_point(child, target, directory=True, resolve=resolve)
+    try:
+        if follow:
+            _refuse_kernel_files(child, place)
+        syscalls.mount(fstype, _through(place), fstype, flags, options)
+    finally:
+        os.close(place)
+    if fstype in {"proc", "sysfs"}:
+        mounted = _open(child, target, resolve=_PLAIN)
+        child.kernel_devices.add(os.fstat(mounted).st_dev)
+        os.close(mounted)
+
+
+def make_directory(child: Child, path: str, mode: int) -> None:
+    """mkdir(2); one that exists is left as it is."""
+    _make_directory(child, path, mode)
+
+
+def make_device(child: Child, path: str, major: int, minor: int, mode: int) -> None:
+    """mknod(2) of a character device."""
+    parent, name = _open_parent(child, path)
+    try:
+        os.mknod(name, stat.S_IFCHR | mode, os.makedev(major, minor), dir_fd=parent)
+    finally:
+        os.close(parent)
+
+
+def bind_device(child: Child, source: str, target: str) -> None:
+    """Attach a device node of the host to a file made for it."""
+    tree = syscalls.open_tree(_AT_FDCWD, source, syscalls.OPEN_TREE_CLONE)
+    place = _mount_point(child, target, directory=False)
+    syscalls.move_mount(tree, place)
+    os.close(tree)
+    os.close(place)
+
+
+def make_link(child: Child, target: str, path: str) -> None:
+    """symlink(2)."""
+    parent, name = _open_parent(child, path)
+    try:
+        os.symlink(target, name, dir_fd=parent)
+    finally:
+        os.close(parent)
+
+
+def mount_files(child: Child) -> None:
+    """mount(2) the tmpfs of the installed files and open it."""
+    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+    syscalls.mount("tmpfs", FILES, "tmpfs", flags, "mode=0700")
+    child.files = os.open(FILES, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def install_file(  # noqa: D103 - as the step says
+    child: Child,
+    path: str,
+    size: int,
+    place: int,
+    mode: int,
+    content: str,
+    read_only: bool,  # noqa: FBT001 - as above
+) -> None:
+    del size  # for the reader of the plan
+    name = str(child.installed)
+    child.installed += 1
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=child.files)
+    with open(fd, "wb", buffering=0) as file:
+        file.write(_content(child, content, place))
+    tree = syscalls.open_tree(child.files, name, syscalls.OPEN_TREE_CLONE)
+    try:
+        if read_only:
+            syscalls.mount_setattr(tree, set_=syscalls.MOUNT_ATTR_RDONLY)
+        target = _mount_point(child, path, directory=False)
+        try:
+            _refuse_kernel_files(child, target)
+            syscalls.move_mount(tree, target)
+        finally:
+            os.close(target)
+    finally:
+        os.close(tree)
+
+
+def _content(child: Child, content: str, place: int) -> bytes:
+    match content:
+        case "hostname":
+            return f"{child.hostname}\n".encode()
+        case "hosts":
+            return (
+                "127.0.0.1\tlocalhost\n"
+                "::1\tlocalhost ip6-localhost ip6-loopback\n"
+                f"127.0.1.1\t{child.hostname}\n"
+            ).encode()
+        case _:
+            return child.contents[place]
+
+
+def mask_path(child: Child, path: str) -> None:
+    """Hide a directory below an empty tmpfs, anything else below the host's /dev/null.
+
+    The host's, not the container's: that one could be something else by now (CVE-2025-31133).
+    """
+    target = _open(child, path, resolve=_PLAIN)
+    try:
+        if stat.S_ISDIR(os.fstat(target).st_mode):
+            syscalls.mount("tmpfs", _through(target), "tmpfs", syscalls.MS_RDONLY, "nr_inodes=1,mode=755")
+            return
+        tree = syscalls.open_tree(_AT_FDCWD, "/dev/null", syscalls.OPEN_TREE_CLONE)
+        syscalls.move_mount(tree, target)
+        os.close(tree)
+    finally:
+        os.close(target)
+
+
+def read_only_path(child: Child, path: str) -> None:
+    """Bind a path over itself, read-only."""
+    target = _open(child, path, resolve=_PLAIN)
+    tree = syscalls.open_tree(target, "", _TREE | syscalls.AT_EMPTY_PATH)
+    syscalls.mount_setattr(tree, set_=syscalls.MOUNT_ATTR_RDONLY, recursive=True)
+    syscalls.move_mount(tree, target)
+    os.close(tree)
+    os.close(target)
+
+
+def read_only_root(child: Child) -> None:
+    """mount_setattr(2) of the root's own mount."""
+    syscalls.mount_setattr(child.root, set_=syscalls.MOUNT_ATTR_RDONLY)
+
+
+def pivot_root(child: Child) -> None:
+    """Make the root the only tree that there is, and let go of every descriptor into the old one."""
+    os.fchdir(child.root)
+    syscalls.pivot_root(".", ".")
+    # pivot_root(2), NOTES: old and new root are stacked at "." now, the old one on top.
+    syscalls.umount2(".", syscalls.MNT_DETACH)
+    os.chdir("/")
+    for fd in (child.root, child.files):
+        if fd >= 0:
+            os.close(fd)
+    child.root = child.files = -1
+
+
+# --- who the payload is ---------------------------------------------------------------------------------
+
+
+def set_hostname(child: Child, name: str) -> None:
+    """sethostname(2)."""
+    child.hostname = name or child.id[:12]
+    socket.sethostname(child.hostname)
+
+
+def bring_loopback_up(child: Child) -> None:
+    """Set IFF_UP on lo."""
+    del child
+    netdevice.bring_up("lo")
+
+
+def resolve_user_step(child: Child, user: str) -> None:
+    """Read the container's own files; ESRCH says that they do not hold the name."""
+    try:
+        child.uid, child.gid, child.groups, child.home = resolve_user(
+            user, _account_file("/etc/passwd"), _account_file("/etc/group")
+        )
+    except UnknownAccount:
+        raise OSError(errno.ESRCH, os.strerror(errno.ESRCH), user) from None
+
+
+def _account_file(path: str) -> str:
+    """The text of a regular file of at most 4 MiB, or nothing: the image chooses what lies there."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:  # an image without accounts is an ordinary one
+        return ""
+    with open(fd, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return ""
+        return file.read(_ACCOUNT_FILE_LIMIT).decode("utf-8", "surrogateescape")
+
+
+def change_directory(child: Child, path: str) -> None:
+    """chdir(2), and a proof that we are still inside (CVE-2024-21626)."""
+    del child
+    os.chdir(path)
+    if not os.getcwd().startswith("/"):  # getcwd(2): "(unreachable)" comes first when it lies outside
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+
+
+def set_resource_limit(child: Child, name: str, soft: int, hard: int) -> None:
+    """setrlimit(2)."""
+    del child
+    resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard))
+
+
+def drop_bounding_set(child: Child, keep: int) -> None:
+    """PR_CAPBSET_DROP."""
+    privileges.drop_bounding_set(keep, child.last_capability)
+
+
+def set_identity(child: Child, setgroups: bool) -> None:  # noqa: FBT001 - as the step says
+    """Become the user; stdio pipes become the user's, so that /dev/stdout can be opened again (as runc does)."""
+    for fd in range(3):
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            os.fchown(fd, child.uid, -1)
+    if setgroups:
+        os.setgroups(child.groups)
+    os.setresgid(child.gid, child.gid, child.gid)
+    os.setresuid(child.uid, child.uid, child.uid)
+
+
+def set_capabilities(child: Child, keep: int) -> None:
+    """capset(2); for others than root the kernel cleared the sets when the id changed."""
+    privileges.limit_capabilities(keep if child.uid == 0 else 0, child.last_capability)
+
+
+def set_parent_death_signal(child: Child) -> None:
+    """PR_SET_PDEATHSIG."""
+    del child
+    privileges.set_parent_death_signal()
+
+
+def set_no_new_privs(child: Child) -> None:
+    """PR_SET_NO_NEW_PRIVS."""
+    del child
+    privileges.set_no_new_privs()
+
+
+def join_namespaces(child: Child, flags: int) -> None:
+    """setns(2) with the pidfd of the container's PID 1, which the zygote left at descriptor 4."""
+    del child
+    syscalls.setns(4, flags)
+    os.close(4)
+
+
+DOERS: dict[str, Callable[..., None]] = {
+    "MountOverlay": mount_overlay,
+    "BindMount": bind_mount,
+    "MountFilesystem": mount_filesystem,
+    "MakeDirectory": make_directory,
+    "MakeDevice": make_device,
+    "BindDevice": bind_device,
+    "MakeLink": make_link,
+    "MountFiles": mount_files,
+    "InstallFile": install_file,
+    "MaskPath": mask_path,
+    "ReadOnlyPath": read_only_path,
+    "ReadOnlyRoot": read_only_root,
+    "PivotRoot": pivot_root,
+    "SetHostname": set_hostname,
+    "BringLoopbackUp": bring_loopback_up,
+    "ResolveUser": resolve_user_step,
+    "ChangeDirectory": change_directory,
+    "SetResourceLimit": set_resource_limit,
+    "DropBoundingSet": drop_bounding_set,
+    "SetIdentity": set_identity,
+    "SetCapabilities": set_capabilities,
+    "SetParentDeathSignal": set_parent_death_signal,
+    "SetNoNewPrivs": set_no_new_privs,
+    "JoinNamespaces": join_namespaces,
+}

@@ -1,0 +1,177 @@
+"""The end of a plan: become the payload, or start it and stay as its init.
+
+An init is a child that has confined itself already: what it starts inherits every wall. It starts the payload with
+posix_spawn(3), which shares its memory until the exec, then forwards signals, reaps orphans, and reports how the
+payload ended. It cannot be traced (not dumpable) and, as PID 1, not be killed from inside.
+
+In a container that is running already the same code supervises one more command: as a subreaper, so that the whole
+tree of that command, and nothing else, can be ended.
+"""
+
+from __future__ import annotations
+
+import errno
+import marshal
+import os
+import resource
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from pycontain.kernel import privileges
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+from typing import Any
+
+# Descriptors in the child: 0, 1, 2 are the payload's; this one is the channel to the owner.
+CHANNEL = 3
+
+_ALL = signal.valid_signals()
+# signal(7): the program starts with every disposition at its default, whatever Python had set.
+_RESET = sorted(_ALL - {signal.SIGKILL, signal.SIGSTOP})
+# What the zygote sends to a supervisor to end its tree; from inside, nobody can send it (si_pid would not be 0).
+END_TREE = signal.SIGRTMIN + 3
+
+
+class CommandUnusable(Exception):
+    """The payload at *path* cannot be executed; *exists* tells a missing file from a missing interpreter."""
+
+    def __init__(self, number: int, path: str, *, exists: bool) -> None:
+        super().__init__(number, path, exists)
+        self.errno = number
+        self.path = path
+        self.exists = exists
+
+
+def environment(env: Sequence[tuple[str, str]], home: str, hostname: str) -> dict[str, str]:
+    """The payload's environment: what was asked for, and what every login would have set."""
+    values = dict(env)
+    values.setdefault("HOME", home)
+    values.setdefault("HOSTNAME", hostname)
+    return values
+
+
+def find_command(command: str, path: str) -> str:
+    """Where execvp(3) would find *command*; raise :class:`CommandUnusable` with its errno."""
+    if "/" in command:
+        if not os.path.exists(command):
+            raise CommandUnusable(errno.ENOENT, command, exists=False)
+        return command
+    number = errno.ENOENT
+    for folder in path.split(":"):
+        candidate = f"{folder or '.'}/{command}"
+        if os.path.isfile(candidate):
+            if os.access(candidate, os.X_OK, effective_ids=True):
+                return candidate
+            number = errno.EACCES
+    raise CommandUnusable(number, command, exists=number != errno.ENOENT)
+
+
+def execute(argv: Sequence[str], env: Mapping[str, str]) -> None:
+    """execve(2); returns only by an exception."""
+    path = find_command(argv[0], env.get("PATH", ""))
+    for number in _RESET:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    try:
+        os.execve(path, list(argv), env)
+    except OSError as error:
+        raise CommandUnusable(error.errno or 0, path, exists=True) from error
+
+
+def supervise(argv: Sequence[str], env: Mapping[str, str], *, notify: bool, times: Sequence[float]) -> None:
+    """Start the payload, stay with it until it ends, report it on the channel. Raises before the payload runs, or never."""
+    privileges.set_not_dumpable()
+    privileges.set_child_subreaper()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
+    path = find_command(argv[0], env.get("PATH", ""))
+    try:
+        payload = os.posix_spawn(path, list(argv), env, setsid=True, setsigmask=(), setsigdef=_RESET)
+    except OSError as error:
+        raise CommandUnusable(error.errno or 0, path, exists=True) from error
+    started = time.monotonic()
+    os.closerange(0, 3)  # the payload's alone: who reads the other end sees it end
+    if notify:
+        _report("started", started)
+    status = _stay(payload)
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    _report(
+        "result",
+        status,
+        usage.ru_utime,
+        usage.ru_stime,
+        usage.ru_maxrss,
+        started,
+        time.monotonic(),
+        tuple(times),
+    )
+
+
+def _report(*message: Any) -> None:
+    try:
+        os.write(CHANNEL, marshal.dumps(message))
+    except OSError as error:
+        if error.errno not in {errno.EPIPE, errno.ECONNRESET}:  # the owner has let go; the zygote will end us
+            raise
+
+
+def _stay(payload: int) -> int:
+    """Forward, reap, and return the payload's wait status."""
+    while True:
+        received = signal.sigwaitinfo(_ALL)
+        if received.si_signo == signal.SIGCHLD:
+            status = _reap(payload)
+            if status is not None:
+                return status
+        elif received.si_signo == END_TREE and received.si_pid == 0:
+            _end_tree()
+        else:
+            try:
+                os.kill(payload, received.si_signo)
+            except ProcessLookupError:
+                continue  # its SIGCHLD is on the way
+
+
+def _reap(payload: int) -> int | None:
+    found = None
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return found
+        if pid == 0:
+            return found
+        if pid == payload:
+            found = status
+
+
+def _end_tree() -> None:
+    """SIGKILL every descendant: orphans become ours, so killing children until there are none ends all."""
+    while True:
+        children = _children()
+        if not children:
+            return
+        for pid in children:
+            os.kill(pid, signal.SIGSTOP)  # so that none forks while the others die
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+        for pid in children:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def _children() -> list[int]:
+    """Living children of the caller, by proc(5) of the container."""
+    me = os.getpid()
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                state, parent = file.read().rpartition(b")")[2].split()[:2]
+        except OSError:  # it is gone
+            continue
+        if int(parent) == me and state not in {b"Z", b"X"}:
+            found.append(int(name))
+    return found

@@ -1,0 +1,211 @@
+"""What the kernel does not clean up: an owner's folder of writable layers, and those of owners that were killed.
+
+Below the state folder each zygote has one folder, locked with flock(2) as long as it lives::
+
+    STATE/<name>/lock                held by the zygote
+    STATE/<name>/images              a tmpfs of the zygote, for small trees that the owner makes
+    STATE/<name>/layers/root, files  where each child mounts its root and its files, in its own mount namespace
+    STATE/<name>/layers/<n>/upper    the writable layer of one container, and overlayfs's work beside it
+
+A folder whose lock can be taken belongs to nobody any more. The next zygote of the same user removes it.
+The lock of the state folder itself covers the moments when a folder exists and is not locked yet.
+
+The zygote imports this module.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pycontain.kernel import syscalls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SPARE_LAYERS = 2
+_AT_ONCE = 256  # entries that the zygote removes itself; for more it forks
+_DEPTH = 32
+_MARK = "lock"
+
+
+@contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+class OwnerFolder:
+    """The folder of one zygote, whose working directory is ``layers`` in it. A layer is known by its name there."""
+
+    def __init__(self, path: str, lock: int) -> None:
+        self.path = path
+        self.layers = f"{path}/layers"
+        self.images = f"{path}/images"
+        self.lock = lock
+        self.made = 0
+        self.spare: list[str] = []
+
+    @classmethod
+    def create(cls, state: str) -> OwnerFolder:
+        """Make and lock a new folder below *state*."""
+        os.makedirs(state, mode=0o700, exist_ok=True)
+        with _locked(state):
+            path = f"{state}/{os.urandom(6).hex()}"
+            os.mkdir(path, 0o700)
+            lock = os.open(f"{path}/{_MARK}", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        folder = cls(path, lock)
+        os.mkdir(folder.images, 0o700)
+        os.mkdir(folder.layers, 0o700)
+        folder.make_places()
+        return folder
+
+    def make_places(self) -> None:
+        """Make the directories where children mount, in the caller's mount namespace."""
+        for name in ("root", "files"):
+            os.mkdir(f"{self.layers}/{name}", 0o700)
+
+    def holds_layers(self, *, rootless: bool) -> bool:
+        """Whether overlayfs takes an upper directory here; not on another overlay, nor on most network file systems."""
+        layer = self.take_layer()
+        options = f"lowerdir=files,upperdir={layer}/upper,workdir={layer}/work" + ",userxattr" * rootless
+        try:
+            syscalls.mount("overlay", "root", "overlay", 0, options)
+        except OSError as error:
+            if error.errno not in {errno.EINVAL, errno.EOPNOTSUPP, errno.EREMOTE}:
+                raise
+            return False
+        else:
+            syscalls.umount2("root", syscalls.MNT_DETACH)
+            return True
+        finally:
+            remove_tree(layer)
+
+    def make_ready(self) -> None:
+        """Have folders for the next containers: making them takes a tenth of a start."""
+        while len(self.spare) < _SPARE_LAYERS:
+            name = str(self.made)
+            self.made += 1
+            os.mkdir(name, 0o700)
+            os.mkdir(f"{name}/upper", 0o755)
+            os.mkdir(f"{name}/work", 0o755)
+            self.spare.append(name)
+
+    def take_layer(self) -> str:
+        """The name of a folder with an empty ``upper`` and ``work``."""
+        if not self.spare:
+            self.make_ready()
+        return self.spare.pop()
+
+    def give_back(self, name: str) -> int:
+        """Remove a layer. Returns 0, or the pid of a child that is at it because it is large."""
+        if remove_tree(name, _AT_ONCE):
+            return 0
+        pid = os.fork()
+        if pid == 0:
+            try:
+                remove_tree(name)
+            finally:
+                os._exit(0)
+        return pid
+
+    def remove(self) -> None:
+        """Remove the folder; the zygote is about to end."""
+        os.chdir("/")
+        remove_tree(self.path)
+
+
+def abandoned(state: str) -> list[tuple[str, int]]:
+    """Folders of zygotes that are dead, each with its lock, which is the caller's now."""
+    found = []
+    with _locked(state):
+        for name in os.listdir(state):
+            path = f"{state}/{name}"
+            try:
+                lock = os.open(
+                    f"{path}/{_MARK}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+                )
+            except NotADirectoryError:  # not ours
+                continue
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+            else:
+                found.append((path, lock))
+    return found
+
+
+def sweep(state: str) -> int:
+    """Remove what dead zygotes left. Returns 0 when there was nothing, or the pid of the child that does it."""
+    dead = abandoned(state)
+    if not dead:
+        return 0
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for path, _ in dead:
+                remove_tree(path)
+        finally:
+            os._exit(0)
+    for _, lock in dead:
+        os.close(lock)  # the child has them
+    return pid
+
+
+def remove_tree(path: str, budget: int = -1) -> bool:
+    """Remove *path* and what is below, following no link; False when there are more than *budget* entries.
+
+    Payloads made these trees: names are arbitrary, and a tree may be deeper than descriptors or a stack can be.
+    So below a certain depth a directory is first moved up to the top.
+    """
+    try:
+        top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        if not _empty(top, top, 0, [budget]):
+            return False
+    finally:
+        os.close(top)
+    os.rmdir(path)
+    return True
+
+
+def _empty(folder: int, top: int, depth: int, budget: list[int]) -> bool:
+    while names := os.listdir(folder):  # again, because directories may have been moved to the top
+        for name in names:
+            if budget[0] == 0:
+                return False
+            budget[0] -= 1
+            if not _remove(name, folder, top, depth, budget):
+                return False
+    return True
+
+
+def _remove(name: str, folder: int, top: int, depth: int, budget: list[int]) -> bool:
+    try:
+        os.unlink(name, dir_fd=folder)
+    except IsADirectoryError:
+        pass
+    else:
+        return True
+    if depth == _DEPTH:
+        os.rename(name, os.urandom(16).hex(), src_dir_fd=folder, dst_dir_fd=top)
+        return True
+    below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        if not _empty(below, top, depth + 1, budget):
+            return False
+    finally:
+        os.close(below)
+    os.rmdir(name, dir_fd=folder)
+    return True

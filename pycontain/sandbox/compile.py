@@ -1,0 +1,294 @@
+"""From a spec and the host's facts to a plan. :func:`compile_plan` is the whole order, on one screen."""
+
+from __future__ import annotations
+
+import errno
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from pycontain.sandbox import capabilities
+from pycontain.sandbox.paths import HostPath, RootPath
+from pycontain.sandbox.plan import Plan
+from pycontain.sandbox.steps import (
+    JoinNamespaces,
+    BindDevice,
+    BindMount,
+    BringLoopbackUp,
+    ChangeDirectory,
+    Clone,
+    Content,
+    DropBoundingSet,
+    Execute,
+    Fork,
+    InstallFile,
+    MakeDevice,
+    MakeDirectory,
+    MakeLink,
+    MaskPath,
+    MountFiles,
+    MountFilesystem,
+    MountFlags,
+    MountOverlay,
+    Namespaces,
+    PivotRoot,
+    ReadOnlyPath,
+    ReadOnlyRoot,
+    ResolveUser,
+    SetCapabilities,
+    SetHostname,
+    SetIdentity,
+    SetNoNewPrivs,
+    SetParentDeathSignal,
+    SetResourceLimit,
+    SetSeccomp,
+    Step,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pycontain.sandbox.host import HostFacts
+    from pycontain.sandbox.spec import SandboxSpec
+
+_NAMESPACES = (
+    Namespaces.CLONE_NEWNS
+    | Namespaces.CLONE_NEWPID
+    | Namespaces.CLONE_NEWUTS
+    | Namespaces.CLONE_NEWIPC
+    | Namespaces.CLONE_NEWCGROUP
+    | Namespaces.CLONE_NEWNET
+)
+_CONFINED = MountFlags.MS_NOSUID | MountFlags.MS_NODEV | MountFlags.MS_NOEXEC
+
+# runtime-spec, config-linux, "Default Devices": name, major, minor.
+_DEVICES = (
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+)
+# runtime-spec, runtime-linux, "Dev symbolic links", and /dev/ptmx of the container's own devpts.
+_LINKS = (
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+    ("pts/ptmx", "/dev/ptmx"),
+)
+
+
+def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
+    """The steps that start *spec* on *host*, in the order in which the kernel wants them."""
+    return Plan(
+        tuple(
+            chain(
+                namespaces(spec),
+                rootfs(spec, host),
+                system_mounts(),
+                devices(host),
+                mounts(spec),
+                files(spec),
+                read_only_root(spec),
+                masked_paths(spec),
+                pivot(),
+                identity(spec),
+                limits(spec),
+                privileges(spec, host),
+                seccomp(spec),
+                payload(spec),
+            )
+        ),
+        host,
+    )
+
+
+def namespaces(spec: SandboxSpec) -> Iterator[Step]:
+    """A process in namespaces of its own, tied to the zygote's life."""
+    yield Clone(_NAMESPACES, because="own mounts, processes, hostname, queues, cgroup view and an empty network")
+    yield SetParentDeathSignal(because="it ends with the zygote, which ends with the owner")
+    yield SetHostname(spec.hostname, because="the files below name it too")
+
+
+def rootfs(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
+    """The layers, a writable one on top, and what the image takes from the host."""
+    # overlayfs: a user namespace may not set trusted.* attributes, so whiteouts use user.* (Linux 5.11).
+    options = ("userxattr",) if host.rootless else ()
+    yield MountOverlay(
+        spec.rootfs.lowerdirs, options, because="image below, this container's writable layer on top"
+    )
+    for source, target in spec.rootfs.binds:
+        yield BindMount(source, target, read_only=True, because="part of the image, taken from the host")
+
+
+def system_mounts() -> Iterator[Step]:
+    """runtime-spec, config-linux, "Default Filesystems", in Docker's flavour."""
+    # Before anything of the user's is mounted, so that no target lies behind a link of a mounted tree.
+    yield MountFilesystem(
+        "proc", RootPath("/proc"), _CONFINED, because="runtime-spec: /proc of the own processes"
+    )
+    yield MountFilesystem(
+        "sysfs", RootPath("/sys"), _CONFINED | MountFlags.MS_RDONLY, because="runtime-spec: /sys"
+    )
+    yield MountFilesystem(
+        "tmpfs",
+        RootPath("/dev"),
+        MountFlags.MS_NOSUID | MountFlags.MS_STRICTATIME,
+        "mode=755,size=65536k",
+        because="runtime-spec: /dev with the few devices below",
+    )
+
+
+def devices(host: HostFacts) -> Iterator[Step]:
+    """What is in /dev."""
+    for name, major, minor in _DEVICES:
+        path = RootPath(f"/dev/{name}")
+        if host.rootless:
+            yield BindDevice(HostPath(f"/dev/{name}"), path, because="mknod(2) is not for user namespaces")
+        else:
+            yield MakeDevice(path, major, minor, because="runtime-spec: default device")
+    for target, link in _LINKS:
+        yield MakeLink(target, RootPath(link), because="runtime-spec: default link")
+    yield MakeDirectory(RootPath("/dev/pts"))
+    yield MountFilesystem(
+        "devpts",
+        RootPath("/dev/pts"),
+        MountFlags.MS_NOSUID | MountFlags.MS_NOEXEC,
+        # gid=5 is tty in every image; with one mapped id there is no such group.
+        "newinstance,ptmxmode=0666,mode=0620" + ("" if host.single_id else ",gid=5"),
+        because="runtime-spec: own pseudo-terminals",
+    )
+    yield MakeDirectory(RootPath("/dev/shm"), 0o1777)
+    yield MountFilesystem(
+        "tmpfs",
+        RootPath("/dev/shm"),
+        _CONFINED,
+        "mode=1777,size=65536k",
+        because="shm_open(3), 64 MiB as in Docker",
+    )
+    yield MakeDirectory(RootPath("/dev/mqueue"))
+    yield MountFilesystem("mqueue", RootPath("/dev/mqueue"), _CONFINED, because="mq_overview(7)")
+
+
+def mounts(spec: SandboxSpec) -> Iterator[Step]:
+    """What the user mounts: parents before children, whatever the order of the calls."""
+    wanted: list[tuple[RootPath, Step]] = [
+        (mount.target, BindMount(mount.source, mount.target, mount.read_only, because=".mount()"))
+        for mount in spec.mounts
+    ]
+    for tmpfs in spec.tmpfs:
+        size = f",size={tmpfs.size}" if tmpfs.size is not None else ""
+        step = MountFilesystem(
+            "tmpfs", tmpfs.target, _CONFINED, f"mode={tmpfs.mode:04o}{size}", because=".tmpfs()"
+        )
+        wanted.append((tmpfs.target, step))
+    yield from (step for _, step in sorted(wanted, key=lambda pair: pair[0].split("/")))
+
+
+def files(spec: SandboxSpec) -> Iterator[Step]:
+    """Files that every container gets, then the user's."""
+    yield MountFiles(because="installed files are in memory and in no layer")
+    yield InstallFile(RootPath("/etc/hostname"), 0, content=Content.HOSTNAME, because="as Docker does")
+    yield InstallFile(
+        RootPath("/etc/hosts"), 0, content=Content.HOSTS, because="localhost and the own name resolve"
+    )
+    for place, file in enumerate(spec.files):
+        secret = file.path.startswith("/run/secrets/")
+        yield InstallFile(
+            file.path,
+            len(file.reveal()),
+            place,
+            file.mode,
+            read_only=secret,
+            because=".secret()" if secret else ".file()",
+        )
+
+
+def read_only_root(spec: SandboxSpec) -> Iterator[Step]:
+    """Last of the mounts, since their targets may have to be made."""
+    if spec.read_only:
+        yield ReadOnlyRoot(because=".read_only()")
+
+
+def masked_paths(spec: SandboxSpec) -> Iterator[Step]:
+    """runtime-spec, config-linux: readonlyPaths and maskedPaths."""
+    for path in spec.read_only_paths:
+        # ENOENT: kernels differ in what they have here.
+        yield ReadOnlyPath(path, because="runtime-spec: readonlyPaths", tolerate=(errno.ENOENT,))
+    for path in spec.masked_paths:
+        yield MaskPath(path, because="runtime-spec: maskedPaths", tolerate=(errno.ENOENT,))
+
+
+def pivot() -> Iterator[Step]:
+    """From here on a path is a path of the container."""
+    yield PivotRoot(because="nothing of the host can be named any more")
+
+
+def identity(spec: SandboxSpec) -> Iterator[Step]:
+    """What is new in the namespaces, and who and where the payload is."""
+    yield BringLoopbackUp(because="127.0.0.1 works inside")
+    yield from whereabouts(spec)
+
+
+def whereabouts(spec: SandboxSpec) -> Iterator[Step]:
+    """Who the payload is and where it starts."""
+    yield ResolveUser(spec.user, because="image-spec: config.User, names of the container's own files")
+    yield ChangeDirectory(spec.workdir, because="image-spec: config.WorkingDir")
+
+
+def limits(spec: SandboxSpec) -> Iterator[Step]:
+    """setrlimit(2), while we may still raise what we may."""
+    for resource, soft, hard in spec.rlimits:
+        yield SetResourceLimit(resource, soft, hard, because=".rlimit()")
+
+
+def privileges(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
+    """capabilities(7): the bounding set while CAP_SETPCAP is there, ids while CAP_SETUID is, then the rest."""
+    keep = frozenset(
+        name for name in spec.capabilities if capabilities.NAMES.index(name) <= host.last_capability
+    )
+    yield DropBoundingSet(keep, because="nothing that is executed can gain more")
+    # user_namespaces(7): a single-id map is written after setgroups(2) was denied for good.
+    yield SetIdentity(setgroups=not host.single_id, because="image-spec: config.User")
+    yield SetCapabilities(keep, because="podman's default set, or what .capabilities() says")
+    yield SetParentDeathSignal(because="prctl(2): a change of credentials cleared it")
+    yield SetNoNewPrivs(because="set-user-ID programs of the image gain nothing; seccomp needs it")
+
+
+def seccomp(spec: SandboxSpec) -> Iterator[Step]:
+    """The last wall before the payload, so that none of our own calls needs to pass it."""
+    if spec.seccomp is not None:
+        yield SetSeccomp(spec.seccomp, spec.seccomp_name, because="the kernel's surface is what Docker's is")
+
+
+def payload(spec: SandboxSpec) -> Iterator[Step]:
+    """The end of the plan."""
+    reason = "we are PID 1: forward, reap, report" if spec.init else ".init(False): the payload is PID 1"
+    yield Execute(spec.argv, spec.env, spec.init, because=reason)
+
+
+def compile_exec(spec: SandboxSpec, host: HostFacts) -> Plan:
+    """The steps that run one more command in a running container of *spec*, with *spec*'s own user, limits and walls."""
+    return Plan(
+        tuple(
+            chain(
+                join(),
+                whereabouts(spec),
+                limits(spec),
+                privileges(spec, host),
+                seccomp(spec),
+                payload(spec),
+            )
+        ),
+        host,
+    )
+
+
+def join() -> Iterator[Step]:
+    """A process in the container's PID namespace, then in all its others."""
+    yield Fork(because="born in the container's pid namespace, where it can be traced to us")
+    yield SetParentDeathSignal(because="it ends with the zygote, which ends with the owner")
+    yield JoinNamespaces(
+        _NAMESPACES & ~Namespaces.CLONE_NEWPID, because="sees what the container sees; its root is the container's"
+    )

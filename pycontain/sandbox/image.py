@@ -1,0 +1,22 @@
+"""An image as the sandbox needs it: a tree, and the defaults that its configuration gives to a command."""
+
+from __future__ import annotations
+
+import attrs
+
+from pycontain.sandbox.paths import RootPath
+from pycontain.sandbox.spec import DEFAULT_PATH, TOP, Rootfs
+
+
+@attrs.frozen
+class RunnableImage:
+    """What image-spec's ``config`` says about running, over a tree that is on disk."""
+
+    rootfs: Rootfs
+    env: tuple[tuple[str, str], ...] = (("PATH", DEFAULT_PATH),)
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    user: str = ""
+    workdir: RootPath = TOP
+    stop_signal: str = "SIGTERM"
+    masked_paths: tuple[RootPath, ...] = ()

@@ -1,0 +1,139 @@
+"""What holds for every plan, whatever the spec. The tests give these to Hypothesis; nothing calls them at run time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pycontain.sandbox import steps
+from pycontain.sandbox.steps import Role, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pycontain.sandbox.plan import Plan
+
+_MOUNTING = (
+    steps.MountOverlay,
+    steps.MountFilesystem,
+    steps.BindMount,
+    steps.BindDevice,
+    steps.InstallFile,
+    steps.MaskPath,
+    steps.ReadOnlyPath,
+    steps.ReadOnlyRoot,
+    steps.MountFiles,
+)
+
+
+def _places(plan: Plan, kind: type[Step] | tuple[type[Step], ...]) -> list[int]:
+    return [place for place, step in enumerate(plan.steps) if isinstance(step, kind)]
+
+
+def exactly_one_pivot(plan: Plan) -> Iterator[str]:
+    """pivot_root(2) happens once."""
+    if len(_places(plan, steps.PivotRoot)) != 1:
+        yield "there is not exactly one pivot"
+
+
+def no_mount_after_the_pivot(plan: Plan) -> Iterator[str]:
+    """What is mounted is mounted while we hold the root by a descriptor."""
+    pivot = _places(plan, steps.PivotRoot)[0]
+    yield from (f"step {place} mounts after the pivot" for place in _places(plan, _MOUNTING) if place > pivot)
+
+
+def masks_come_last_of_the_mounts(plan: Plan) -> Iterator[str]:
+    """Nothing may be mounted over a mask."""
+    masks = _places(plan, (steps.MaskPath, steps.ReadOnlyPath))
+    others = _places(plan, (steps.MountFilesystem, steps.BindMount, steps.InstallFile, steps.MountOverlay))
+    if masks and max(others) > min(masks):
+        yield "something is mounted after a mask"
+
+
+def one_clone_and_first(plan: Plan) -> Iterator[str]:
+    """The zygote acts first; after the clone only the child does."""
+    if _places(plan, steps.Clone) != [0]:
+        yield "the plan does not begin with its one clone"
+    yield from (
+        f"step {n} of the zygote after the clone"
+        for n, s in enumerate(plan.steps)
+        if n and s.role is Role.ZYGOTE
+    )
+
+
+def the_root_is_mounted_before_anything_in_it(plan: Plan) -> Iterator[str]:
+    """The overlay is the first mount."""
+    if _places(plan, _MOUNTING)[0] != _places(plan, steps.MountOverlay)[0]:
+        yield "something is mounted before the root"
+
+
+def no_new_privs_before_seccomp(plan: Plan) -> Iterator[str]:
+    """seccomp(2) asks for it, and it holds for everything that the payload executes."""
+    promises, filters = _places(plan, steps.SetNoNewPrivs), _places(plan, steps.SetSeccomp)
+    if len(promises) != 1:
+        yield "no_new_privs is not set exactly once"
+    if filters and filters[0] < promises[0]:
+        yield "seccomp comes before no_new_privs"
+
+
+def seccomp_is_last_before_execute(plan: Plan) -> Iterator[str]:
+    """Our own calls must not need what the payload may not have."""
+    filters = _places(plan, steps.SetSeccomp)
+    if filters and filters != [len(plan.steps) - 2]:
+        yield "seccomp is not the last step before execution"
+
+
+def execute_is_last(plan: Plan) -> Iterator[str]:
+    """A plan ends with the payload."""
+    if _places(plan, steps.Execute) != [len(plan.steps) - 1]:
+        yield "the plan does not end with its one Execute"
+
+
+def identity_is_taken_inside(plan: Plan) -> Iterator[str]:
+    """Users and directories are those of the container, so they come after the pivot."""
+    pivot = _places(plan, steps.PivotRoot)[0]
+    inside = _places(plan, (steps.ResolveUser, steps.ChangeDirectory, steps.SetIdentity))
+    yield from (f"step {place} looks at the host's files" for place in inside if place < pivot)
+
+
+def capabilities_fall_in_order(plan: Plan) -> Iterator[str]:
+    """The bounding set goes while CAP_SETPCAP is there, ids change while CAP_SETUID is."""
+    order = [
+        _places(plan, kind)
+        for kind in (steps.DropBoundingSet, steps.SetIdentity, steps.SetCapabilities, steps.SetNoNewPrivs)
+    ]
+    if any(len(places) != 1 for places in order) or sorted(order) != order:
+        yield "bounding set, identity, capabilities and no_new_privs are not each there once and in this order"
+
+
+def the_death_signal_survives_the_change_of_identity(plan: Plan) -> Iterator[str]:
+    """prctl(2): it is cleared when credentials change, so it is set again after."""
+    last = max(_places(plan, (steps.SetIdentity, steps.SetCapabilities)))
+    if not any(place > last for place in _places(plan, steps.SetParentDeathSignal)):
+        yield "no parent-death signal after the last change of credentials"
+
+
+def the_working_directory_is_inside(plan: Plan) -> Iterator[str]:
+    """CVE-2024-21626: the payload's directory is chosen after the host's tree is gone."""
+    if not _places(plan, steps.ChangeDirectory):
+        yield "nothing changes into a directory of the container"
+
+
+ALL: tuple[Callable[[Plan], Iterator[str]], ...] = (
+    exactly_one_pivot,
+    no_mount_after_the_pivot,
+    masks_come_last_of_the_mounts,
+    one_clone_and_first,
+    the_root_is_mounted_before_anything_in_it,
+    no_new_privs_before_seccomp,
+    seccomp_is_last_before_execute,
+    execute_is_last,
+    identity_is_taken_inside,
+    capabilities_fall_in_order,
+    the_death_signal_survives_the_change_of_identity,
+    the_working_directory_is_inside,
+)
+
+
+def violations(plan: Plan) -> list[str]:
+    """Every breach of every law, in words; empty for a lawful plan."""
+    return [breach for law in ALL for breach in law(plan)]

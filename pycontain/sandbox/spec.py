@@ -1,0 +1,119 @@
+"""What a sandbox shall be: a frozen value that knows the image's tree and nothing of how it is built up."""
+
+from __future__ import annotations
+
+import attrs
+
+from pycontain.sandbox import capabilities
+from pycontain.sandbox.paths import HostPath, RootPath
+
+# runtime-spec, config-linux: the paths that Docker and podman hide or protect.
+MASKED_PATHS = tuple(
+    RootPath(path)
+    for path in (
+        "/proc/acpi",
+        "/proc/asound",
+        "/proc/interrupts",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/sched_debug",
+        "/proc/scsi",
+        "/proc/timer_list",
+        "/proc/timer_stats",
+        "/sys/devices/virtual/powercap",
+        "/sys/firmware",
+        "/sys/fs/selinux",
+    )
+)
+READ_ONLY_PATHS = tuple(
+    RootPath(path) for path in ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+)
+TOP = RootPath("/")
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Secret:
+    """Bytes that print as stars, compare as values and are never part of a plan."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def reveal(self) -> bytes:
+        """Hand out the bytes."""
+        return self._value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+
+@attrs.frozen
+class Rootfs:
+    """The read-only part of the root: layers of an overlay, topmost first, and trees of the host bound over it."""
+
+    lowerdirs: tuple[HostPath, ...]
+    binds: tuple[tuple[HostPath, RootPath], ...] = ()
+
+
+@attrs.frozen
+class Mount:
+    """A tree of the host inside the container."""
+
+    source: HostPath
+    target: RootPath
+    read_only: bool = False
+
+
+@attrs.frozen
+class Tmpfs:
+    """A file system in memory inside the container; *size* in bytes, None for the kernel's default (half the RAM)."""
+
+    target: RootPath
+    size: int | None = None
+    mode: int = 0o1777
+
+
+@attrs.frozen
+class File:
+    """Content that is installed and is not part of the image."""
+
+    path: RootPath
+    content: bytes | Secret = attrs.field(
+        repr=lambda value: repr(value) if isinstance(value, Secret) else f"<{len(value)} bytes>"
+    )
+    mode: int = 0o644
+
+    def reveal(self) -> bytes:
+        """The bytes, also of a secret."""
+        return self.content.reveal() if isinstance(self.content, Secret) else self.content
+
+
+@attrs.frozen
+class SandboxSpec:
+    """Everything that a plan is compiled from, apart from the host."""
+
+    rootfs: Rootfs
+    argv: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = (("PATH", DEFAULT_PATH),)
+    workdir: RootPath = TOP
+    user: str = ""
+    hostname: str = ""
+    mounts: tuple[Mount, ...] = ()
+    tmpfs: tuple[Tmpfs, ...] = ()
+    files: tuple[File, ...] = ()
+    read_only: bool = False
+    init: bool = True
+    capabilities: frozenset[str] = capabilities.DEFAULT
+    masked_paths: tuple[RootPath, ...] = MASKED_PATHS
+    read_only_paths: tuple[RootPath, ...] = READ_ONLY_PATHS
+    rlimits: tuple[tuple[str, int, int], ...] = ()
+    seccomp: bytes | None = attrs.field(default=None, repr=False)
+    seccomp_name: str = "default"

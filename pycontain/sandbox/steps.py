@@ -1,0 +1,559 @@
+"""The closed set of acts that a plan is made of.
+
+A step is a value. Its class is named after what it does, its fields follow the manual page, and its text reads
+as strace(1) would print it. ``because`` says why the plan has it (shown, never compared); ``tolerate`` lists
+the errno values that may be ignored, each with a reason where the step is made. The steps are performed by
+:mod:`pycontain.runtime.perform`, in the process that :attr:`Step.role` names.
+
+``ROOT/x`` in the text is the place *x* below the container's root, resolved with
+``openat2(RESOLVE_IN_ROOT)``: links of the image lead to places inside the root, never to the host.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+from typing import TYPE_CHECKING, ClassVar
+
+import attrs
+
+from pycontain.kernel import syscalls
+from pycontain.sandbox import capabilities
+
+if TYPE_CHECKING:
+    from pycontain.sandbox.paths import HostPath, RootPath
+
+_MISSING = frozenset({errno.ENOENT, errno.ENOTDIR})
+
+
+class Role(enum.Enum):
+    """Who performs a step."""
+
+    ZYGOTE = "zygote"
+    CHILD = "child"
+
+
+class Namespaces(enum.IntFlag):
+    """The ``CLONE_NEW*`` flags of clone(2)."""
+
+    CLONE_NEWTIME = syscalls.CLONE_NEWTIME
+    CLONE_NEWNS = syscalls.CLONE_NEWNS
+    CLONE_NEWCGROUP = syscalls.CLONE_NEWCGROUP
+    CLONE_NEWUTS = syscalls.CLONE_NEWUTS
+    CLONE_NEWIPC = syscalls.CLONE_NEWIPC
+    CLONE_NEWUSER = syscalls.CLONE_NEWUSER
+    CLONE_NEWPID = syscalls.CLONE_NEWPID
+    CLONE_NEWNET = syscalls.CLONE_NEWNET
+
+
+class MountFlags(enum.IntFlag):
+    """The flags of mount(2) that plans use."""
+
+    MS_RDONLY = syscalls.MS_RDONLY
+    MS_NOSUID = syscalls.MS_NOSUID
+    MS_NODEV = syscalls.MS_NODEV
+    MS_NOEXEC = syscalls.MS_NOEXEC
+    MS_STRICTATIME = syscalls.MS_STRICTATIME
+
+
+def _flags(value: enum.IntFlag) -> str:
+    return "|".join(str(flag.name) for flag in value) or "0"
+
+
+def _quote(text: str | None) -> str:
+    if text is None:
+        return "NULL"
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def _root(path: RootPath) -> str:
+    return f"ROOT{path}" if path != "/" else "ROOT"
+
+
+def _strings(values: tuple[str, ...]) -> str:
+    return "[" + ", ".join(map(_quote, values)) + "]"
+
+
+@attrs.frozen(kw_only=True)
+class Step:
+    """One act of a plan."""
+
+    because: str = attrs.field(default="", eq=False)
+    tolerate: tuple[int, ...] = ()
+
+    role: ClassVar[Role] = Role.CHILD
+
+    def __str__(self) -> str:
+        raise NotImplementedError
+
+    def explain(self, number: int) -> tuple[str, str] | None:
+        """What errno *number* means for the user at this step, and the next thing to do, if we know."""
+        del number
+        return None
+
+
+# --- a new process --------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Clone(Step):
+    """clone3(2): the child, in namespaces of its own."""
+
+    flags: Namespaces
+
+    role: ClassVar[Role] = Role.ZYGOTE
+
+    def __str__(self) -> str:
+        return f"clone3({{flags=CLONE_PIDFD|{_flags(self.flags)}, exit_signal=SIGCHLD}})"
+
+    def explain(self, number: int) -> tuple[str, str] | None:
+        """ENOSPC is how the kernel says that a limit below /proc/sys/user is reached."""
+        if number == errno.ENOSPC:
+            return (
+                "the kernel's limit on namespaces is reached",
+                "raise it: sysctl user.max_mnt_namespaces user.max_pid_namespaces user.max_net_namespaces",
+            )
+        if number == errno.EAGAIN:
+            return (
+                "the limit on processes is reached",
+                "raise ulimit -u, or pids.max of the cgroup, or end some",
+            )
+        return None
+
+
+@attrs.frozen
+class Fork(Step):
+    """setns(2) into the container's PID namespace for the next child alone, and that child."""
+
+    role: ClassVar[Role] = Role.ZYGOTE
+
+    def __str__(self) -> str:
+        return "setns(PIDFD, CLONE_NEWPID); clone3({flags=CLONE_PIDFD, exit_signal=SIGCHLD}); setns(OWN, CLONE_NEWPID)"
+
+
+@attrs.frozen
+class JoinNamespaces(Step):
+    """setns(2) into the namespaces of a running container, by the pidfd of its PID 1."""
+
+    flags: Namespaces
+
+    def __str__(self) -> str:
+        return f"setns(PIDFD, {_flags(self.flags)})"
+
+    def explain(self, number: int) -> tuple[str, str] | None:
+        """The container may end at any moment."""
+        if number == errno.ESRCH:
+            return "the container has exited", "start it again"
+        return None
+
+
+@attrs.frozen
+class SetParentDeathSignal(Step):
+    """PR_SET_PDEATHSIG of prctl(2): the child dies with the zygote."""
+
+    def __str__(self) -> str:
+        return "prctl(PR_SET_PDEATHSIG, SIGKILL)"
+
+
+# --- the root file system -------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class MountOverlay(Step):
+    """mount(2) of an overlay: the layers below, this container's own writable layer on top.
+
+    ``upperdir`` and ``workdir`` are in the container's own folder, which is the child's working directory.
+    """
+
+    lowerdirs: tuple[HostPath, ...]
+    options: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lower = ":".join(self.lowerdirs)
+        options = ",".join((f"lowerdir={lower}", "upperdir=upper", "workdir=work", *self.options))
+        return f'mount("overlay", ROOT, "overlay", 0, {_quote(options)})'
+
+    def explain(self, number: int) -> tuple[str, str] | None:
+        """Overlay file systems are particular about what lies below them."""
+        if number in _MISSING:
+            return "a layer of the image is gone", f"see whether these exist: {', '.join(self.lowerdirs)}"
+        if number == errno.EINVAL:
+            return (
+                "the folder for writable layers lies on a file system that cannot hold them",
+                "set PYCONTAIN_STATE to a folder on ext4, xfs, btrfs or tmpfs (an overlay cannot lie on an overlay)",
+            )
+        if number in {errno.ENOSPC, errno.EDQUOT}:
+            return (
+                "no space is left for the writable layer",
+                "free some, or set PYCONTAIN_STATE to another disk",
+            )
+        return None
+
+
+@attrs.frozen
+class BindMount(Step):
+    """open_tree(2), mount_setattr(2), move_mount(2): a tree of the host at a place below the root."""
+
+    source: HostPath
+    target: RootPath
+    read_only: bool = False
+    nosuid: bool = True
+    nodev: bool = True
+
+    def attributes(self) -> int:
+        """The mount attributes as mount_setattr(2) takes them."""
+        return (
+            syscalls.MOUNT_ATTR_RDONLY * self.read_only
+            | syscalls.MOUNT_ATTR_NOSUID * self.nosuid
+            | syscalls.MOUNT_ATTR_NODEV * self.nodev
+        )
+
+    def __str__(self) -> str:
+        names = (
+            ("MOUNT_ATTR_RDONLY", self.read_only),
+            ("MOUNT_ATTR_NOSUID", self.nosuid),
+            (
+                "MOUNT_ATTR_NODEV",
+                self.nodev,
+            ),
+        )
+        attributes = "|".join(name for name, on in names if on) or "0"
+        return (
+            f"tree = open_tree({_quote(self.source)}, OPEN_TREE_CLONE|AT_RECURSIVE); "
+            f"mount_setattr(tree, AT_RECURSIVE, {{attr_set={attributes}, propagation=MS_PRIVATE}}); "
+            f"move_mount(tree, {_root(self.target)})"
+        )
+
+    def explain(self, number: int) -> tuple[str, str] | None:
+        """Nearly always the source is missing or the user may not look at it."""
+        if number in _MISSING:
+            return f"the mount source {self.source} does not exist", "create it, or correct the path"
+        if number == errno.EACCES:
+            return (
+                f"the mount source {self.source} cannot be reached by this user",
+                "see the modes of its parents",
+            )
+        return None
+
+
+@attrs.frozen
+class MountFilesystem(Step):
+    """mount(2) of a file system of the kernel at a place below the root."""
+
+    fstype: str
+    target: RootPath
+    flags: MountFlags
+    options: str | None = None
+    follow: bool = False  # whether links of the image may lead to the target
+
+    def __str__(self) -> str:
+        return (
+            f"mount({_quote(self.fstype)}, {_root(self.target)}, {_quote(self.fstype)}, "
+            f"{_flags(self.flags)}, {_quote(self.options)})"
+        )
+
+    def explain(self, number: int) -> tuple[str, str] | None:
+        """The two ways in which a host or an image forbids these."""
+        if number == errno.EPERM and self.fstype in {"proc", "sysfs"}:
+            return (
+                f"this host does not let a user namespace mount {self.fstype}",
+                "it is so inside another container that masks parts of it: run that one with unmasked /proc",
+            )
+        if number in {errno.ELOOP, errno.ENOTDIR}:
+            return f"the image has something else than a directory at {self.target}", "use another image"
+        return None
+
+
+@attrs.frozen
+class MakeDirectory(Step):
+    """mkdir(2) below the root; one that exists is left as it is."""
+
+    path: RootPath
+    mode: int = 0o755
+
+    def __str__(self) -> str:
+        return f"mkdir({_root(self.path)}, {self.mode:#o})"
+
+
+@attrs.frozen
+class MakeDevice(Step):
+    """mknod(2) of a character device below the root."""
+
+    path: RootPath
+    major: int
+    minor: int
+    mode: int = 0o666
+
+    def __str__(self) -> str:
+        return f"mknod({_root(self.path)}, S_IFCHR|{self.mode:#o}, makedev({self.major}, {self.minor}))"
+
+
+@attrs.frozen
+class BindDevice(Step):
+    """A device node of the host at a place below the root: what a user namespace may do in place of mknod(2)."""
+
+    source: HostPath
+    target: RootPath
+
+    def __str__(self) -> str:
+        return f"tree = open_tree({_quote(self.source)}, OPEN_TREE_CLONE); move_mount(tree, {_root(self.target)})"
+
+
+@attrs.frozen
+class MakeLink(Step):
+    """symlink(2) below the root."""
+
+    target: str
+    path: RootPath
+
+    def __str__(self) -> str:
+        return f"symlink({_quote(self.target)}, {_root(self.path)})"
+
+
+class Content(enum.Enum):
+    """Where an installed file has its bytes from."""
+
+    GIVEN = "given"
+    HOSTNAME = "hostname"
+    HOSTS = "hosts"
+
+
+@attrs.frozen
+class InstallFile(Step):
+    """A file that is not in the image, on a tmpfs of its own, bound to a place below the root.
+
+    The bytes travel beside the plan, at *place* in a list: a plan that is printed shows no content.
+    """
+
+    path: RootPath
+    size: int
+    place: int = -1
+    mode: int = 0o644
+    content: Content = Content.GIVEN
+    read_only: bool = False
+
+    def __str__(self) -> str:
+        what = f"{self.size} bytes" if self.content is Content.GIVEN else self.content.value
+        source = f"write(open(FILES/{{n}}, O_CREAT|O_EXCL, {self.mode:#o}), {what})"
+        attributes = "{attr_set=MOUNT_ATTR_RDONLY}" if self.read_only else ""
+        suffix = f"; mount_setattr(tree, {attributes})" if attributes else ""
+        return f"{source}; tree = open_tree(FILES/{{n}}, OPEN_TREE_CLONE){suffix}; move_mount(tree, {_root(self.path)})"
+
+
+@attrs.frozen
+class MountFiles(Step):
+    """mount(2) of the tmpfs that holds the installed files; it is outside of the root."""
+
+    def __str__(self) -> str:
+        return 'mount("tmpfs", FILES, "tmpfs", MS_NOSUID|MS_NODEV|MS_NOEXEC, "mode=0700")'
+
+
+@attrs.frozen
+class MaskPath(Step):
+    """Hide what is at a path: an empty read-only tmpfs over a directory, /dev/null over anything else.
+
+    One step with its own doer, because binding /dev/null over a directory fails with ENOTDIR, and tolerating
+    that would leave the directory readable. A path that is not there needs no mask.
+    """
+
+    path: RootPath
+
+    def __str__(self) -> str:
+        return f'is_dir({_root(self.path)}) ? mount("tmpfs", {_root(self.path)}, "tmpfs", MS_RDONLY, "nr_inodes=1") : bind("/dev/null")'
+
+
+@attrs.frozen
+class ReadOnlyPath(Step):
+    """A path bound over itself, read-only."""
+
+    path: RootPath
+
+    def __str__(self) -> str:
+        return (
+            f"tree = open_tree({_root(self.path)}, OPEN_TREE_CLONE|AT_RECURSIVE); "
+            f"mount_setattr(tree, AT_RECURSIVE, {{attr_set=MOUNT_ATTR_RDONLY}}); move_mount(tree, {_root(self.path)})"
+        )
+
+
+@attrs.frozen
+class ReadOnlyRoot(Step):
+    """mount_setattr(2) of the root alone: what is mounted below stays writable."""
+
+    def __str__(self) -> str:
+        return "mount_setattr(ROOT, {attr_set=MOUNT_ATTR_RDONLY})"
+
+
+@attrs.frozen
+class PivotRoot(Step):
+    """pivot_root(2), and the host's tree is gone."""
+
+    def __str__(self) -> str:
+        return 'fchdir(ROOT); pivot_root(".", "."); umount2(".", MNT_DETACH); chdir("/")'
+
+
+# --- who the payload is ---------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class SetHostname(Step):
+    """sethostname(2); an empty name means the container's id."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"sethostname({_quote(self.name) if self.name else 'ID'})"
+
+
+@attrs.frozen
+class BringLoopbackUp(Step):
+    """netdevice(7): ``lo`` of a new network namespace is down."""
+
+    def __str__(self) -> str:
+        return 'ioctl(SIOCSIFFLAGS, {ifr_name="lo", ifr_flags=IFF_UP})'
+
+
+@attrs.frozen
+class ResolveUser(Step):
+    """Look the user up in the container's own /etc/passwd and /etc/group; nothing changes yet.
+
+    ``user`` is ``name``, ``uid``, ``name:group`` or ``uid:gid``, as in the image configuration.
+    """
+
+    user: str
+
+    def __str__(self) -> str:
+        return f"getpwnam({_quote(self.user or '0')}) in ROOT/etc/passwd, getgrouplist() in ROOT/etc/group"
+
+    def explain(self, number: int) -> tuple[str, str] | None:
+        """ESRCH is how the doer says that the name is in neither file."""
+        if number == errno.ESRCH:
+            return (
+                f"the container has no user or group {self.user!r}",
+                "use a name from its /etc/passwd and /etc/group, or numbers: .user('1000:1000')",
+            )
+        if number == errno.EINVAL:
+            return (
+                f"the user {self.user!r} has an id that is not mapped in this user namespace",
+                "use an id within the subordinate range, see pycontain.doctor()",
+            )
+        return None
+
+
+@attrs.frozen
+class ChangeDirectory(Step):
+    """chdir(2) inside the new root."""
+
+    path: RootPath
+
+    def __str__(self) -> str:
+        return f"chdir({_quote(self.path)})"
+
+    def explain(self, number: int) -> tuple[str, str] | None:
+        """Unlike Docker we do not make it: a typing error would become a folder."""
+        if number in _MISSING:
+            return (
+                f"the working directory {self.path} does not exist in the container",
+                "correct .workdir(), or make the directory in the image or with .mount() or .tmpfs()",
+            )
+        return None
+
+
+@attrs.frozen
+class SetResourceLimit(Step):
+    """setrlimit(2) of one resource."""
+
+    resource: str
+    soft: int
+    hard: int
+
+    def __str__(self) -> str:
+        return f"setrlimit(RLIMIT_{self.resource.upper()}, {{{self.soft}, {self.hard}}})"
+
+    def explain(self, number: int) -> tuple[str, str] | None:
+        """Raising a hard limit is a privilege."""
+        if number == errno.EPERM:
+            return f"the limit {self.resource} cannot be raised to {self.hard} here", "ask for less"
+        return None
+
+
+@attrs.frozen
+class DropBoundingSet(Step):
+    """PR_CAPBSET_DROP of prctl(2) for every capability that is not granted."""
+
+    keep: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"prctl(PR_CAPBSET_DROP, each but {_names(self.keep)})"
+
+
+@attrs.frozen
+class SetIdentity(Step):
+    """setgroups(2), setresgid(2), setresuid(2) to the user that was looked up."""
+
+    setgroups: bool = True
+
+    def __str__(self) -> str:
+        groups = "setgroups(GROUPS); " if self.setgroups else ""
+        return f"{groups}setresgid(GID); setresuid(UID)"
+
+    def explain(self, number: int) -> tuple[str, str] | None:
+        """An id outside of the map cannot be taken."""
+        if number == errno.EINVAL:
+            return (
+                "the user's ids are not mapped in this user namespace",
+                "get subordinate ids for this user (usermod --add-subuids), see pycontain.doctor()",
+            )
+        return None
+
+
+@attrs.frozen
+class SetCapabilities(Step):
+    """capset(2): permitted and effective for root, none for others; nothing inheritable, nothing ambient."""
+
+    keep: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"capset(UID == 0 ? {_names(self.keep)} : 0)"
+
+
+def _names(names: frozenset[str]) -> str:
+    ordered = [name for name in capabilities.NAMES if name in names]
+    return "{" + ", ".join(ordered) + "}"
+
+
+@attrs.frozen
+class SetNoNewPrivs(Step):
+    """PR_SET_NO_NEW_PRIVS of prctl(2): no set-user-ID program gains anything."""
+
+    def __str__(self) -> str:
+        return "prctl(PR_SET_NO_NEW_PRIVS, 1)"
+
+
+@attrs.frozen
+class SetSeccomp(Step):
+    """seccomp(2) with a compiled filter."""
+
+    program: bytes = attrs.field(repr=False)
+    name: str = "default"
+
+    def __str__(self) -> str:
+        return f"seccomp(SECCOMP_SET_MODE_FILTER, {self.name}: {len(self.program) // 8} instructions)"
+
+
+@attrs.frozen
+class Execute(Step):
+    """execve(2) of the payload, searched in the PATH of *env*.
+
+    With *init* the child stays as PID 1, out of reach (not dumpable), forwards signals, reaps orphans, and starts
+    the payload as its child in a session of its own; without, the payload itself is PID 1.
+    """
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    init: bool = True
+
+    def __str__(self) -> str:
+        path = _quote(self.argv[0]) if self.argv else "NULL"
+        env = "[" + ", ".join(_quote(f"{name}={value}") for name, value in self.env) + "]"
+        call = f"execve({path}, {_strings(self.argv)}, {env})"
+        return f"prctl(PR_SET_DUMPABLE, 0); posix_spawn → setsid(); {call}" if self.init else call
