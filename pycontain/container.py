@@ -322,6 +322,7 @@ class Container:
         check: bool = ...,
         text: Literal[True] = ...,
         max_output: str | int = ...,
+        profile: bool = ...,
     ) -> Completed[str]: ...
 
     @overload
@@ -333,6 +334,7 @@ class Container:
         check: bool = ...,
         text: Literal[False],
         max_output: str | int = ...,
+        profile: bool = ...,
     ) -> Completed[bytes]: ...
 
     def run(
@@ -343,15 +345,16 @@ class Container:
         check: bool = False,
         text: bool = True,
         max_output: str | int = "64M",
+        profile: bool = False,
     ) -> Completed[str] | Completed[bytes]:
         """Run to the end, and say how it went.
 
         *argv* replaces the image's CMD and is appended to its ENTRYPOINT. *timeout* (seconds) kills the container and
         raises :class:`CommandTimeout`; *check* raises :class:`CommandFailed` unless the exit code is 0. Of each stream
-        *max_output* bytes are kept. With *text* streams are UTF-8, and what is none becomes U+FFFD.
+        *max_output* bytes are kept. *profile* fills ``timings.steps``. With *text* streams are UTF-8, and what is none becomes U+FFFD.
         """
         began = time.monotonic()
-        run = process.Run.parse(input_=input, timeout=timeout, text=text, max_output=max_output)
+        run = process.Run.parse(input_=input, timeout=timeout, text=text, max_output=max_output, profile=profile)
         prepared = self._prepare(argv)
         return process.run_to_end(prepared, run, check=check, began=began)
 

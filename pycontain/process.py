@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 import attrs
 
 from pycontain.errors import CommandFailed, CommandTimeout, InvalidSpec, SandboxError
-from pycontain.runtime.exchange import NOTIFY, Exchange, Expired, converse
+from pycontain.runtime.exchange import NOTIFY, PROFILE, Exchange, Expired, converse
 from pycontain.runtime.failure import failure_of
 from pycontain.runtime.watch import watcher
 from pycontain.sandbox.size import parse_size
@@ -136,10 +136,17 @@ class Run:
     timeout: float | None
     text: bool
     max_output: int
+    profile: bool = False
 
     @classmethod
     def parse(
-        cls, *, input_: str | bytes | None, timeout: float | None, text: bool, max_output: str | int
+        cls,
+        *,
+        input_: str | bytes | None,
+        timeout: float | None,
+        text: bool,
+        max_output: str | int,
+        profile: bool = False,
     ) -> Run:
         """Read the arguments of ``run``, ``start`` and ``exec``; raise :class:`InvalidSpec` with all that is wrong."""
         problems = []
@@ -154,7 +161,7 @@ class Run:
             problems.append(f"max_output: {error}")
         if problems:
             raise InvalidSpec(tuple(problems))
-        return cls(input_.encode() if isinstance(input_, str) else input_, timeout, text, limit)
+        return cls(input_.encode() if isinstance(input_, str) else input_, timeout, text, limit, profile)
 
     def deadline(self, began: float) -> float | None:
         """The moment of time.monotonic() when the time is up."""
@@ -202,7 +209,8 @@ class Prepared:
 
 def run_to_end(prepared: Prepared, run: Run, *, check: bool, began: float) -> Completed[Any]:
     """Start, wait in this thread, and judge."""
-    exchange = Exchange(input_=run.input, limit=run.max_output)
+    options = PROFILE if run.profile else 0
+    exchange = Exchange(input_=run.input, limit=run.max_output, options=options)
     try:
         request = ("start", new_id(), prepared.steps(), prepared.compiled.contents, exchange.options)
         _send(prepared.engine, request, exchange)

@@ -36,8 +36,9 @@ def set_no_new_privs() -> None:
 
 
 def set_name(name: str) -> None:
-    """PR_SET_NAME: what ps(1) shows in ``comm``, at most 15 bytes."""
+    """PR_SET_NAME and the argument area: what ps(1) shows, in place of a command line that names host paths."""
     prctl.set_name(name[:_PR_SET_NAME_LIMIT])
+    prctl.set_proctitle(name)
 
 
 def drop_bounding_set(keep: int, last: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from enum import Enum
+from gzip import BadGzipFile
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pycontain.errors import InvalidImage
@@ -68,18 +70,16 @@ def decompress(stream: BinaryIO, compression: Compression) -> Iterator[bytes]:
 
 
 def _gunzip(stream: BinaryIO) -> Iterator[bytes]:
-    import zlib  # noqa: PLC0415 - for its error only, together with the import that costs
-    from gzip import BadGzipFile  # noqa: PLC0415 - as above
-
-    from isal import igzip, isal_zlib  # noqa: PLC0415 - heavy, and pycontain is imported without need of it
-
+    # Imported by name: pycontain is imported without need of it, and its annotations are not mypy's.
+    igzip = import_module("isal.igzip")
+    broken = (BadGzipFile, import_module("isal.isal_zlib").error)
     with igzip.IGzipFile(fileobj=stream, mode="rb") as file:
         try:
             while chunk := file.read1(CHUNK):
                 yield chunk
         except EOFError as error:
             raise _ends_too_soon(Compression.GZIP) from error
-        except (BadGzipFile, isal_zlib.error, zlib.error) as error:
+        except broken as error:
             raise _damaged(Compression.GZIP) from error
 
 

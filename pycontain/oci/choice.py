@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: How many documents are read on the way to a manifest. Two suffice for every image seen so far.
 MAX_DOCUMENTS: Final = 4
 
+_READABLE = MANIFESTS | INDEXES
+
 # What buildkit gives to attestations, so that nobody runs them.
 _NOWHERE = "unknown/unknown"
 
@@ -29,7 +31,8 @@ def choose(index: Index, wanted: Platform) -> Descriptor:
     An index that says nothing of platforms and has one entry gives that entry. Otherwise
     :class:`NoMatchingPlatform` lists the platforms there are.
     """
-    entries = [entry for entry in index.manifests if entry.media_type in MANIFESTS | INDEXES]
+    entries = [entry for entry in index.manifests if entry.media_type in _READABLE]
+    entries = [entry for entry in entries if str(entry.platform) != _NOWHERE]
     for platform in wanted.runnable():
         for entry in entries:
             if entry.platform and _satisfies(entry.platform.normal(), platform):
@@ -37,7 +40,7 @@ def choose(index: Index, wanted: Platform) -> Descriptor:
     available = tuple(dict.fromkeys(str(entry.platform) for entry in entries if entry.platform))
     if not available and len(entries) == 1:
         return entries[0]
-    raise _no_match(wanted, tuple(text for text in available if text != _NOWHERE))
+    raise _no_match(wanted, available)
 
 
 def _satisfies(offered: Platform, wanted: Platform) -> bool:

@@ -160,7 +160,7 @@ def map_of(item: Shape[T]) -> Shape[FrozenMap[T]]:
 
 def text_like(pattern: str, wanted: str) -> Shape[str]:
     """A string that fits *pattern* as a whole; *wanted* says in words what that is."""
-    compiled = re.compile(pattern, re.DOTALL)
+    compiled = re.compile(pattern, re.DOTALL | re.ASCII)
 
     def read(value: Json, place: str) -> str:
         if not isinstance(value, str) or not compiled.fullmatch(value):
@@ -290,11 +290,11 @@ def parse_json(content: bytes, what: str) -> Json:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     # Readers disagree on which of two equal keys counts, so a document that has them means two things.
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in members if keys.count(key) > 1)
-        raise ValueError(f"the key {_shorten(twice)} is there twice")
+    members: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in members:
+            raise ValueError(f"the key {_shorten(key)} is there twice")
+        members[key] = value
     return members
 
 
@@ -312,14 +312,19 @@ def _refuse_constant(name: str) -> None:
 def _freeze(value: Any, room: int = _MAX_NESTING) -> Json:
     match value:
         case str():
-            value.encode()  # "\\ud800" is sound JSON and cannot be written again
+            return _encodable(value)
         case dict() | list() if not room:
             raise ValueError(f"it is nested more than {_MAX_NESTING} levels deep")
         case dict():
-            return FrozenMap({str(_freeze(key)): _freeze(found, room - 1) for key, found in value.items()})
+            return FrozenMap({_encodable(key): _freeze(found, room - 1) for key, found in value.items()})
         case list():
             return tuple(_freeze(found, room - 1) for found in value)
     return value  # type: ignore[no-any-return]
+
+
+def _encodable(text: str) -> str:
+    text.encode()  # half of a surrogate pair may be escaped in JSON, and could never be written again
+    return text
 
 
 def _wrong(place: str, wanted: str, value: Json) -> InvalidImage:

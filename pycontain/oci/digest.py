@@ -36,7 +36,7 @@ class Digest:
 
     def __attrs_post_init__(self) -> None:
         if not _ALGORITHM.fullmatch(self.algorithm) or not _ENCODED.fullmatch(self.hex):
-            raise InvalidImage(f"{self.algorithm}:{self.hex!s} is no digest", hint=_SHAPE)
+            raise InvalidImage(f"{str(self)!r} is no digest", hint=_SHAPE)
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -7,8 +7,6 @@ from typing import Final, Literal
 MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 INDEX: Final = "application/vnd.oci.image.index.v1+json"
 CONFIG: Final = "application/vnd.oci.image.config.v1+json"
-EMPTY: Final = "application/vnd.oci.empty.v1+json"
-LAYOUT_HEADER: Final = "application/vnd.oci.layout.header.v1+json"
 
 LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
 LAYER_GZIP: Final = LAYER + "+gzip"
@@ -27,7 +25,6 @@ DOCKER_FOREIGN: Final = "application/vnd.docker.image.rootfs.foreign.diff.tar"
 
 MANIFESTS: Final = frozenset({MANIFEST, DOCKER_MANIFEST})
 INDEXES: Final = frozenset({INDEX, DOCKER_INDEX})
-CONFIGS: Final = frozenset({CONFIG, DOCKER_CONFIG})
 SCHEMA_1: Final = frozenset(
     f"application/vnd.docker.distribution.manifest.v1+{suffix}" for suffix in ("json", "prettyjws")
 )

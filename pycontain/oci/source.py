@@ -84,7 +84,7 @@ TRANSPORTS: Final[dict[str, str]] = {
     "oci": "oci:DIR[:TAG]",
     "oci-archive": "oci-archive:FILE[:TAG]",
     "docker-archive": "docker-archive:FILE[:REF]",
-    "rootfs": "rootfs:DIR",
+    "rootfs": "rootfs:DIR|FILE.tar",
     "host": "host:",
 }
 

@@ -2,7 +2,7 @@
 
 An init is a child that has confined itself already: what it starts inherits every wall. It starts the payload with
 posix_spawn(3), which shares its memory until the exec, then forwards signals, reaps orphans, and reports how the
-payload ended. It cannot be traced (not dumpable) and, as PID 1, not be killed from inside.
+payload ended. It cannot be traced (the zygote is not dumpable, and so is what it forks) and, as PID 1, not be killed from inside.
 
 In a container that is running already the same code supervises one more command: as a subreaper, so that the whole
 tree of that command, and nothing else, can be ended.
@@ -82,7 +82,7 @@ def execute(argv: Sequence[str], env: Mapping[str, str]) -> None:
 
 def supervise(argv: Sequence[str], env: Mapping[str, str], *, notify: bool, times: Sequence[float]) -> None:
     """Start the payload, stay with it until it ends, report it on the channel. Raises before the payload runs, or never."""
-    privileges.set_not_dumpable()
+    privileges.set_name("pycontain-init")
     privileges.set_child_subreaper()
     signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
     path = find_command(argv[0], env.get("PATH", ""))

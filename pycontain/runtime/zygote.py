@@ -284,14 +284,14 @@ def become(
         try:
             os.chdir(folder)
             _arrange_descriptors(fds, stdin=bool(options & _STDIN))
-            perform.perform(steps[:-1], child, 1, times if options & _PROFILE else None)
+            profile = times if options & _PROFILE else None
+            perform.perform(steps[:-1], child, 1, profile)
             _, _, argv, env, init = steps[-1]
             os.umask(0o022)
             _open_null(options)
             values = supervise.environment(env, child.home, child.hostname)
-            times.append(time.monotonic())
             if init:
-                supervise.supervise(argv, values, notify=notify, times=times)
+                supervise.supervise(argv, values, notify=notify, times=profile or ())
             else:
                 supervise.execute(argv, values)
         except perform.StepRefused as error:
@@ -383,6 +383,9 @@ def main(*, rootless: bool, state_folder: str) -> None:
 def set_the_stage(control: socket.socket, owner: int, state_folder: str, *, rootless: bool) -> Zygote:
     """Prepare mounts and the folder, start the sweep, tell the owner."""
     privileges.set_name("pycontain-zygote")
+    # Inherited by every child until it executes something else: nobody inside may trace it, or reach this interpreter
+    # through its /proc/<pid>/exe (CVE-2019-5736).
+    privileges.set_not_dumpable()
     # Mounts of the host appear here too; nothing that is mounted here appears there.
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE, None)
     os.umask(0)

@@ -197,26 +197,25 @@ def conditions(abi, name):
 
 
 @st.composite
-def policies(draw, abi, abis):
+def policies(draw, abi):
+    """Of calls that *abi* has: libseccomp 2.5 can forget to load the number after one that it has not."""
+    existing = [name for name in (*NAMES, *PLAIN) if name in numbers_of(abi)]
     default = draw(st.sampled_from([Answer(Action.ERRNO, 1), Answer(Action.ALLOW)]))
     other = answers.filter(lambda one: one != default)
     calls = {}
-    for name in draw(st.sets(st.sampled_from(NAMES), max_size=4)):
+    for name in draw(st.sets(st.sampled_from(existing), max_size=6)):
         # One answer for all conditions of a call: their order is libseccomp's own.
         answer = draw(other)
-        several = draw(st.lists(conditions(abi, name), max_size=3, unique=True))
+        several = [] if name in PLAIN else draw(st.lists(conditions(abi, name), max_size=3, unique=True))
         calls[name] = tuple(Case(args, answer) for args in several) or (Case((), answer),)
-    for name in draw(st.sets(st.sampled_from(PLAIN))):
-        calls[name] = (Case((), draw(other)),)
-    return Policy(abis, default, tuple(sorted(calls.items())))
+    return Policy((abi,), default, tuple(sorted(calls.items())))
 
 
 @pytest.mark.parametrize("abi", Abi)
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_policy_gives_the_same_answers(abi, data):
-    (family,) = [family for family in MACHINES.values() if abi in family]
-    policy = data.draw(policies(abi, family))
+    policy = data.draw(policies(abi))
     ours, theirs = Machine(compile_filter(policy)), Machine(program_of_libseccomp(policy))
     compared = [arg.value for _, cases in policy.calls for case in cases for arg in case.args]
     close = st.sampled_from(compared) if compared else values

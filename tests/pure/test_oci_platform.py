@@ -181,6 +181,11 @@ def test_a_single_entry_without_a_platform_is_for_everyone():
     assert chosen("linux/s390x", only, entry("2", media_type="text/plain")) is only
 
 
+def test_an_attestation_beside_it_changes_nothing():
+    only = entry("1")
+    assert chosen("linux/s390x", only, ATTESTATION) is only
+
+
 def test_several_entries_without_platforms_are_no_choice():
     with pytest.raises(NoMatchingPlatform, match="its index names no platform"):
         chosen("linux/amd64", entry("1"), entry("2"))

@@ -78,7 +78,7 @@ def test_any_text_is_a_source_or_invalid(text):
 @pytest.mark.parametrize(
     ("text", "says", "hint"),
     [
-        ("dir:/srv/x", "'dir' is no transport", "docker-archive:FILE[:REF], rootfs:DIR, host:"),
+        ("dir:/srv/x", "'dir' is no transport", "docker-archive:FILE[:REF], rootfs:DIR|FILE.tar, host:"),
         ("docker-daemon:alpine", "'docker-daemon' is no transport", "oci:DIR[:TAG]"),
         ("https://ghcr.io/a/b", "'https' is no transport", "docker://REFERENCE"),
         ("podman:a:b", "is no image reference", "transports are docker://REFERENCE"),
