@@ -259,9 +259,9 @@ def completed_of(
     # An init reports its payload's status and usage; without one, or when it was killed, the zygote's view counts.
     status, user, system, peak, started, ended, times = exchange.result or (*gone, exchange.started, None, ())
     exit_code, signal = wait_status(status)
-    cloned = exchange.pid_message or (exchange.began, exchange.began)
+    taken, begun, *steps = times or (exchange.began, exchange.began)
     ended = ended or exchange.ended or time.monotonic()
-    started = started or cloned[1]
+    started = started or begun
     return Completed(
         argv=argv,
         exit_code=exit_code,
@@ -274,11 +274,11 @@ def completed_of(
         usage=Usage(user, system, peak * 1024),
         timings=Timings(
             resolve=exchange.began - began,
-            snapshot=cloned[0] - exchange.began,
-            clone=cloned[1] - cloned[0],
-            setup=max(0.0, started - cloned[1]),
+            snapshot=taken - exchange.began,
+            clone=begun - taken,
+            setup=max(0.0, started - begun),
             run=max(0.0, ended - started),
-            steps=tuple(after - before for before, after in pairwise(times)),
+            steps=tuple(after - before for before, after in pairwise((begun, *steps))),
         ),
     )
 

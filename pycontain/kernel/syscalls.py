@@ -5,6 +5,7 @@ imports this module, so it needs only ``os``, ``struct`` and ``ctypes``. Calls a
 lock held (``PyDLL``): they are short, and :func:`clone3` returns in a child where nobody else could hand the
 lock back.
 """
+# ruff: noqa: PLC0414 - "X as X" is how a module says that it also offers X
 
 from __future__ import annotations
 
@@ -13,53 +14,47 @@ import os
 import struct
 from functools import cache
 
-# --- clone(2), unshare(2), setns(2): <linux/sched.h> ----------------------------------------------------
-CLONE_PARENT = 0x0000_8000
-CLONE_PIDFD = 0x0000_1000
-CLONE_NEWTIME = 0x0000_0080
-CLONE_NEWNS = 0x0002_0000
-CLONE_NEWCGROUP = 0x0200_0000
-CLONE_NEWUTS = 0x0400_0000
-CLONE_NEWIPC = 0x0800_0000
-CLONE_NEWUSER = 0x1000_0000
-CLONE_NEWPID = 0x2000_0000
-CLONE_NEWNET = 0x4000_0000
-CLONE_INTO_CGROUP = 0x2_0000_0000
-
-# --- mount(2): <linux/mount.h> --------------------------------------------------------------------------
-MS_RDONLY = 1
-MS_NOSUID = 2
-MS_NODEV = 4
-MS_NOEXEC = 8
-MS_REMOUNT = 32
-MS_BIND = 4096
-MS_REC = 16384
-MS_PRIVATE = 1 << 18
-MS_SLAVE = 1 << 19
-MS_STRICTATIME = 1 << 24
-MNT_DETACH = 2
-
-# --- open_tree(2), move_mount(2), mount_setattr(2) ------------------------------------------------------
-OPEN_TREE_CLONE = 1
-OPEN_TREE_CLOEXEC = os.O_CLOEXEC
-AT_EMPTY_PATH = 0x1000
-AT_RECURSIVE = 0x8000
-MOVE_MOUNT_F_EMPTY_PATH = 0x04
-MOVE_MOUNT_T_EMPTY_PATH = 0x40
-MOUNT_ATTR_RDONLY = 0x01
-MOUNT_ATTR_NOSUID = 0x02
-MOUNT_ATTR_NODEV = 0x04
-MOUNT_ATTR_NOEXEC = 0x08
-MOUNT_ATTR_IDMAP = 0x10_0000
-
-# --- openat2(2) -----------------------------------------------------------------------------------------
-RESOLVE_NO_XDEV = 0x01
-RESOLVE_NO_MAGICLINKS = 0x02
-RESOLVE_NO_SYMLINKS = 0x04
-RESOLVE_BENEATH = 0x08
-RESOLVE_IN_ROOT = 0x10
-
-CLOSE_RANGE_CLOEXEC = 1 << 2
+from pycontain.kernel.constants import (
+    AT_EMPTY_PATH as AT_EMPTY_PATH,
+    AT_RECURSIVE as AT_RECURSIVE,
+    CLONE_INTO_CGROUP as CLONE_INTO_CGROUP,
+    CLONE_NEWCGROUP as CLONE_NEWCGROUP,
+    CLONE_NEWIPC as CLONE_NEWIPC,
+    CLONE_NEWNET as CLONE_NEWNET,
+    CLONE_NEWNS as CLONE_NEWNS,
+    CLONE_NEWPID as CLONE_NEWPID,
+    CLONE_NEWTIME as CLONE_NEWTIME,
+    CLONE_NEWUSER as CLONE_NEWUSER,
+    CLONE_NEWUTS as CLONE_NEWUTS,
+    CLONE_PARENT as CLONE_PARENT,
+    CLONE_PIDFD as CLONE_PIDFD,
+    CLOSE_RANGE_CLOEXEC as CLOSE_RANGE_CLOEXEC,
+    MNT_DETACH as MNT_DETACH,
+    MOUNT_ATTR_IDMAP as MOUNT_ATTR_IDMAP,
+    MOUNT_ATTR_NODEV as MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC as MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID as MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY as MOUNT_ATTR_RDONLY,
+    MOVE_MOUNT_F_EMPTY_PATH as MOVE_MOUNT_F_EMPTY_PATH,
+    MOVE_MOUNT_T_EMPTY_PATH as MOVE_MOUNT_T_EMPTY_PATH,
+    MS_BIND as MS_BIND,
+    MS_NODEV as MS_NODEV,
+    MS_NOEXEC as MS_NOEXEC,
+    MS_NOSUID as MS_NOSUID,
+    MS_PRIVATE as MS_PRIVATE,
+    MS_RDONLY as MS_RDONLY,
+    MS_REC as MS_REC,
+    MS_REMOUNT as MS_REMOUNT,
+    MS_SHARED as MS_SHARED,
+    MS_SLAVE as MS_SLAVE,
+    MS_STRICTATIME as MS_STRICTATIME,
+    OPEN_TREE_CLONE as OPEN_TREE_CLONE,
+    RESOLVE_BENEATH as RESOLVE_BENEATH,
+    RESOLVE_IN_ROOT as RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS as RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS as RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV as RESOLVE_NO_XDEV,
+)
 
 # Calls newer than Linux 5.0 have one number on every architecture; pivot_root(2) is older.
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
@@ -157,7 +152,7 @@ def open_tree(dirfd: int, path: str, flags: int) -> int:
     """open_tree(2): a descriptor of the mount at *path*; the caller closes it."""
     name = ctypes.create_string_buffer(os.fsencode(path))
     try:
-        return _call(_OPEN_TREE, dirfd, ctypes.addressof(name), flags | OPEN_TREE_CLOEXEC)
+        return _call(_OPEN_TREE, dirfd, ctypes.addressof(name), flags | os.O_CLOEXEC)
     except OSError as error:
         error.filename = path
         raise

@@ -14,8 +14,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from enum import Enum
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import attrs
 
@@ -24,11 +25,13 @@ from pycontain.layers.decode import Decoder
 from pycontain.layers.entries import (
     DEFAULT_LIMITS,
     DEVICES,
+    OVERLAY_XATTRS,
     WHITEOUT_PREFIX,
     Entry,
     Kind,
     Limits,
     Opaque,
+    Whiteouts,
     hidden_by,
     is_aufs_leftover,
     printable,
@@ -43,6 +46,9 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PRIVATE = 0o600  # until the content is in it
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 _IMPLIED_MODE = 0o755
+_FILE_TYPES = {Kind.FIFO: stat.S_IFIFO, Kind.CHARACTER_DEVICE: stat.S_IFCHR, Kind.BLOCK_DEVICE: stat.S_IFBLK}
+
+_Made = TypeVar("_Made")
 
 # chown(2): EPERM for one who is not root, EINVAL for an id that the user namespace does not map, EOVERFLOW the same
 # on an idmapped mount.
@@ -50,22 +56,6 @@ _UNMAPPED = frozenset({errno.EPERM, errno.EINVAL, errno.EOVERFLOW})
 _NO_XATTR = frozenset(
     {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.ERANGE, errno.E2BIG, errno.ENOSPC}
 )
-
-# Kernel documentation, filesystems/overlayfs.rst: what these say, only the snapshotter may say.
-_OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
-
-
-class Whiteouts(Enum):
-    """What a whiteout becomes."""
-
-    REMOVE = "remove"
-    """The tree holds the lower layers too: what is hidden is removed from it."""
-
-    OVERLAY = "trusted.overlay.opaque"
-    """The tree is this layer alone, to be a lower directory of an overlay: whiteouts become its markers."""
-
-    USER_OVERLAY = "user.overlay.opaque"
-    """The same for an overlay that is mounted with ``userxattr``, as in a user namespace."""
 
 
 class Ownership(Enum):
@@ -141,11 +131,17 @@ def apply(
     The stream is read to its end and not closed. Nobody else may change the tree meanwhile. Nothing outside of the
     root is touched, whatever the layer says. On failure the tree holds a part of the layer and is to be thrown away:
     :class:`InvalidImage` for bytes that are no layer, :class:`DigestMismatch` when they are not those of *diff_id*,
-    :class:`LayerError` and its kin for what cannot be applied.
+    :class:`LayerError` and its kin for what cannot be applied. What reading the stream raises passes unchanged.
     """
-    with Tree(root, limits) as tree, LayerBytes(stream) as layer:
-        decoder = Decoder(layer, limits, lambda: layer.size)
-        applier = _Applier(tree, decoder, whiteouts, ownership, devices)
+    with _opened(root, limits) as tree, LayerBytes(stream) as layer:
+        applier = _Applier(
+            tree=tree,
+            layer=layer,
+            decoder=Decoder(layer, limits, lambda: layer.size),
+            whiteouts=whiteouts,
+            ownership=ownership,
+            devices=devices,
+        )
         applier.run()
     if diff_id is not None and diff_id != layer.diff_id:
         raise DigestMismatch(
@@ -157,7 +153,7 @@ def apply(
         diff_id=layer.diff_id,
         digest=layer.digest,
         size=layer.size,
-        entries=decoder.entries,
+        entries=applier.decoder.entries,
         written=applier.written,
         squashed=applier.squashed,
         recorded=tuple(applier.recorded),
@@ -165,39 +161,43 @@ def apply(
     )
 
 
+def _opened(root: int | str, limits: Limits) -> Tree:
+    try:
+        return Tree(root, limits)
+    except OSError as error:
+        raise LayerError(f"the root {root!r} cannot be opened: {error.strerror}", path=str(root)) from error
+
+
+@attrs.define(eq=False, kw_only=True)
 class _Applier:
     """One layer on its way into one tree."""
 
-    def __init__(
-        self, tree: Tree, decoder: Decoder, whiteouts: Whiteouts, ownership: Ownership, devices: Devices
-    ) -> None:
-        self.written = 0
-        self.squashed = 0
-        self.recorded: list[Loss] = []
-        self.implied: list[bytes] = []
-        self._tree = tree
-        self._decoder = decoder
-        self._overlay = None if whiteouts is Whiteouts.REMOVE else whiteouts.value
-        self._ownership = ownership
-        self._devices = devices
-        self._makers = {
-            Kind.FILE: self._file,
-            Kind.DIRECTORY: self._directory,
-            Kind.SYMLINK: self._symlink,
-            Kind.HARD_LINK: self._hard_link,
-            Kind.CHARACTER_DEVICE: self._special,
-            Kind.BLOCK_DEVICE: self._special,
-            Kind.FIFO: self._special,
-        }
+    tree: Tree
+    layer: LayerBytes
+    decoder: Decoder
+    whiteouts: Whiteouts
+    ownership: Ownership
+    devices: Devices
+    written: int = 0
+    squashed: int = 0
+    recorded: list[Loss] = attrs.field(factory=list)
+    implied: list[bytes] = attrs.field(factory=list)
+
+    @property
+    def overlay(self) -> bool:
+        """Whether whiteouts become markers."""
+        return self.whiteouts is not Whiteouts.REMOVE
 
     def run(self) -> None:
         """Apply all entries, then give the directories what they are to have."""
-        for entry in self._decoder:
+        for entry in self.decoder:
             try:
                 self._place(entry)
             except OSError as error:
+                if error is self.layer.failure:
+                    raise
                 raise _explained(entry, error) from error
-        for directory in self._tree.closing():
+        for directory in self.tree.closing():
             try:
                 self._finish(directory)
             except OSError as error:
@@ -215,20 +215,20 @@ class _Applier:
             self._make(entry, above, name)
 
     def _make(self, entry: Entry, above: bytes, name: bytes) -> None:
-        parent = self._tree.place(above)
-        self._makers[entry.kind](parent, name, entry)
+        parent = self.tree.place(above)
+        _MAKERS[entry.kind](self, parent, name, entry)
         parent.placed.add(name)
 
     def _root(self, entry: Entry) -> None:
         if entry.kind is Kind.DIRECTORY:
-            self._tree.root.entry = entry
+            self.tree.root.entry = entry
         else:  # containerd ignores it as well
             self._lose(Lost.ENTRY, entry, "it names the root, which is a directory")
 
-    def _file(self, parent: Directory, name: bytes, entry: Entry) -> None:
-        fd = self._create(parent, name)
+    def file(self, parent: Directory, name: bytes, entry: Entry) -> None:
+        fd = self._anew(parent, name, lambda at: os.open(name, _CREATE, _PRIVATE, dir_fd=at))
         try:
-            for offset, piece in self._decoder.content():
+            for offset, piece in self.decoder.content():
                 self._write(fd, offset, piece)
             if entry.segments is not None:
                 os.ftruncate(fd, entry.size)
@@ -236,12 +236,13 @@ class _Applier:
         finally:
             os.close(fd)
 
-    def _create(self, parent: Directory, name: bytes) -> int:
+    def _anew(self, parent: Directory, name: bytes, make: Callable[[int], _Made]) -> _Made:
+        """Call *make* with the descriptor of *parent*; once more, without what has the *name* there, if it must be."""
         try:
-            return os.open(name, _CREATE, _PRIVATE, dir_fd=self._tree.fd(parent))
+            return make(self.tree.fd(parent))
         except FileExistsError:
-            self._tree.remove(parent, name)
-            return os.open(name, _CREATE, _PRIVATE, dir_fd=self._tree.fd(parent))
+            self.tree.remove(parent, name)
+            return make(self.tree.fd(parent))
 
     def _write(self, fd: int, offset: int, piece: memoryview) -> None:
         self.written += len(piece)
@@ -250,26 +251,17 @@ class _Applier:
             offset += count
             piece = piece[count:]
 
-    def _directory(self, parent: Directory, name: bytes, entry: Entry) -> None:
-        tree = self._tree
+    def directory(self, parent: Directory, name: bytes, entry: Entry) -> None:
         child = parent.children.get(name)
         try:
-            child = child or tree.make(parent, name)
+            child = child or self.tree.make(parent, name)
         except FileExistsError:
-            try:
-                child = tree.enter(parent, name)
-            except NotADirectoryError:
-                tree.remove(parent, name)
-                child = tree.make(parent, name)
+            child = self.tree.directory_at(parent, name)
         child.entry = entry
 
-    def _symlink(self, parent: Directory, name: bytes, entry: Entry) -> None:
-        tree = self._tree
-        try:
-            os.symlink(entry.target, name, dir_fd=tree.fd(parent))
-        except FileExistsError:
-            tree.remove(parent, name)
-            os.symlink(entry.target, name, dir_fd=tree.fd(parent))
+    def symlink(self, parent: Directory, name: bytes, entry: Entry) -> None:
+        tree = self.tree
+        self._anew(parent, name, lambda at: os.symlink(entry.target, name, dir_fd=at))
         fd = tree.fd(parent)
         if not parent.ours or (entry.uid, entry.gid) != tree.me:
             self._own(entry, lambda: os.chown(name, entry.uid, entry.gid, dir_fd=fd, follow_symlinks=False))
@@ -277,43 +269,37 @@ class _Applier:
             self._set_xattr(b"/proc/self/fd/%d/%s" % (fd, name), key, value, entry, follow=False)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=fd, follow_symlinks=False)
 
-    def _hard_link(self, parent: Directory, name: bytes, entry: Entry) -> None:
+    def hard_link(self, parent: Directory, name: bytes, entry: Entry) -> None:
         above, _, target = entry.target.rpartition(b"/")
-        source = self._tree.find(above)
+        source = self.tree.find(above)
         if source is parent and target == name:
             return  # it is itself already
-        source_fd = os.dup(self._tree.fd(source))  # to stay open whatever the tree opens
+        source_fd = os.dup(self.tree.fd(source))  # to stay open whatever the tree opens
         try:
             self._link(source_fd, target or b".", parent, name)
         finally:
             os.close(source_fd)
 
     def _link(self, source_fd: int, target: bytes, parent: Directory, name: bytes) -> None:
-        # linkat(2) without AT_SYMLINK_FOLLOW: a link to a symbolic link is one more name of the symbolic link.
         os.stat(target, dir_fd=source_fd, follow_symlinks=False)  # before anything is removed for its sake
-        try:
-            os.link(
-                target, name, src_dir_fd=source_fd, dst_dir_fd=self._tree.fd(parent), follow_symlinks=False
-            )
-        except FileExistsError:
-            self._tree.remove(parent, name)
-            os.link(
-                target, name, src_dir_fd=source_fd, dst_dir_fd=self._tree.fd(parent), follow_symlinks=False
-            )
+        # linkat(2) without AT_SYMLINK_FOLLOW: a link to a symbolic link is one more name of the symbolic link.
+        self._anew(
+            parent,
+            name,
+            lambda at: os.link(target, name, src_dir_fd=source_fd, dst_dir_fd=at, follow_symlinks=False),
+        )
 
-    def _special(self, parent: Directory, name: bytes, entry: Entry) -> None:
-        tree = self._tree
-        tree.remove(parent, name)
-        kind = {Kind.FIFO: stat.S_IFIFO, Kind.CHARACTER_DEVICE: stat.S_IFCHR}.get(entry.kind, stat.S_IFBLK)
+    def special(self, parent: Directory, name: bytes, entry: Entry) -> None:
+        mode, device = _FILE_TYPES[entry.kind] | _PRIVATE, os.makedev(*entry.device)
         try:
-            os.mknod(name, kind | _PRIVATE, os.makedev(*entry.device), dir_fd=tree.fd(parent))
+            self._anew(parent, name, lambda at: os.mknod(name, mode, device, dir_fd=at))
         except PermissionError:
-            if self._devices is Devices.MAKE or entry.kind is Kind.FIFO:
+            if self.devices is Devices.MAKE or entry.kind is Kind.FIFO:
                 raise
             self._lose(Lost.DEVICE, entry, "the kernel lets only root of the host make devices")
             return
-        # open(2): a device must not be opened to change it, and O_PATH does not.
-        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=tree.fd(parent))
+        # open(2): O_PATH does not open the device, and /proc/self/fd leads to what it refers to and nowhere else.
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.tree.fd(parent))
         try:
             self._dress(f"/proc/self/fd/{fd}", entry, ours=parent.ours)
         finally:
@@ -328,32 +314,32 @@ class _Applier:
         if hidden is None:
             self._make(entry, above, name)
         elif isinstance(hidden, Opaque):
-            self._hide_all(self._tree.place(above))
+            self._hide_all(self.tree.place(above))
         else:
-            self._hide(self._tree.place(above), hidden)
+            self._hide(self.tree.place(above), hidden)
 
     def _hide_all(self, directory: Directory) -> None:
-        if self._overlay:
+        if self.overlay:
             directory.opaque = True
         else:
-            self._tree.remove_lower(directory)
+            self.tree.remove_lower(directory)
 
     def _hide(self, parent: Directory, name: bytes) -> None:
         if name in parent.placed:
             if name in parent.children:
                 self._hide_all(parent.children[name])
-        elif not self._overlay:
-            self._tree.remove(parent, name)
+        elif not self.overlay:
+            self.tree.remove(parent, name)
         elif name not in parent.whiteouts:
-            os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=self._tree.fd(parent))
-        if self._overlay:
+            os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=self.tree.fd(parent))
+        if self.overlay:
             parent.whiteouts.add(name)
 
     # --- attributes -------------------------------------------------------------------------------------
 
     def _dress(self, file: int | str, entry: Entry, *, ours: bool) -> None:
         mode = entry.mode
-        if (not ours or (entry.uid, entry.gid) != self._tree.me) and not self._own(
+        if (not ours or (entry.uid, entry.gid) != self.tree.me) and not self._own(
             entry, lambda: os.chown(file, entry.uid, entry.gid)
         ):
             mode = self._without_set_id(entry)
@@ -369,7 +355,7 @@ class _Applier:
         except OSError as error:
             if error.errno not in _UNMAPPED:
                 raise
-            if self._ownership is Ownership.KEEP:
+            if self.ownership is Ownership.KEEP:
                 raise _cannot_own(entry, error) from error
             self.squashed += 1
             return False
@@ -384,7 +370,7 @@ class _Applier:
     def _set_xattr(
         self, file: int | str | bytes, key: bytes, value: bytes, entry: Entry, *, follow: bool = True
     ) -> None:
-        if key.startswith(_OVERLAY_XATTRS):
+        if key.startswith(OVERLAY_XATTRS):
             self._lose(Lost.XATTR, entry, f"{printable(key)} belongs to overlayfs")
             return
         try:
@@ -397,21 +383,36 @@ class _Applier:
     def _finish(self, directory: Directory) -> None:
         entry = directory.entry
         found = directory.found
-        fd = self._tree.fd(directory)
-        if directory.opaque and self._overlay:
-            os.setxattr(fd, self._overlay, b"y")
+        fd = self.tree.fd(directory)
+        if directory.opaque and self.overlay:
+            os.setxattr(fd, self.whiteouts.value + "opaque", b"y")
         if entry is not None:
             self._dress(fd, entry, ours=directory.ours)
         elif found is None:
             self.implied.append(directory.path)
-            self._dress(fd, _implied(directory, *self._tree.me), ours=True)
+            self._dress(fd, _implied(directory, *self.tree.me), ours=True)
         else:
-            if self._tree.locked(directory):
-                os.chmod(fd, stat.S_IMODE(found.st_mode))
+            self._restore(fd, directory, found)
+
+    def _restore(self, fd: int, directory: Directory, found: os.stat_result) -> None:
+        if self.tree.locked(directory):
+            os.chmod(fd, stat.S_IMODE(found.st_mode))
+        with suppress(PermissionError):  # a directory of somebody else, into which we may only write
             os.utime(fd, ns=(found.st_atime_ns, found.st_mtime_ns))
 
     def _lose(self, what: Lost, entry: Entry, reason: str) -> None:
         self.recorded.append(Loss(what, entry, reason))
+
+
+_MAKERS = {
+    Kind.FILE: _Applier.file,
+    Kind.DIRECTORY: _Applier.directory,
+    Kind.SYMLINK: _Applier.symlink,
+    Kind.HARD_LINK: _Applier.hard_link,
+    Kind.CHARACTER_DEVICE: _Applier.special,
+    Kind.BLOCK_DEVICE: _Applier.special,
+    Kind.FIFO: _Applier.special,
+}
 
 
 def _implied(directory: Directory, uid: int = 0, gid: int = 0) -> Entry:

@@ -27,7 +27,9 @@ from pycontain.layers.headers import (
     HEADER,
     ID_BEYOND,
     POSIX_MAGIC,
+    SECOND,
     SIZE_AT,
+    XATTR,
     ZEROS,
     checksum_matches,
     number,
@@ -62,10 +64,8 @@ _EXTENDED, _GLOBAL = frozenset({b"x", b"X"}), b"g"  # X: Solaris
 _LONG = {b"L": b"path", b"K": b"linkpath"}  # GNU, in the words of pax
 _OLD_SPARSE = b"S"
 
-_XATTR = b"SCHILY.xattr."
-_MAX_EXTENSION = 1 << 20  # bytes of one pax header or long name, as in Go
-_SECOND = 1_000_000_000
-_TIME_BEYOND = (1 << 62) * _SECOND  # a time_t with room to spare
+_MAX_EXTENSION = 1 << 20  # bytes of all headers before an entry; Go allows as much for one
+_TIME_BEYOND = (1 << 62) * SECOND  # a time_t with room to spare
 _MAJOR_BEYOND, _MINOR_BEYOND = 1 << 12, 1 << 20  # dev_t of Linux
 
 _Records = dict[bytes, bytes]
@@ -139,13 +139,15 @@ class Decoder:
         """Gather the headers that extend the entry after them; None when the archive ends instead."""
         records: list[tuple[bytes, bytes]] = []
         long: _Records = {}
+        room = _MAX_EXTENSION
         following: bytes | None = header
         while following is not None and (flag := following[156:157]) not in _KINDS:
-            body = self._extension(following)
+            body = self._extension(following, room)
+            room -= BLOCK + len(body)  # an entry may have many such headers, but not more in all
             if flag in _EXTENDED:
                 records += pax_records(body)
             elif flag == _GLOBAL:
-                self._globals |= pax_records(body)
+                self._extend_globals(body)
             elif flag in _LONG:
                 long[_LONG[flag]] = text(body)
             elif flag != _VOLUME_LABEL:
@@ -156,10 +158,15 @@ class Decoder:
             return None
         return self._entry(following, self._globals | long | dict(records), records)
 
-    def _extension(self, header: bytes) -> bytes:
+    def _extend_globals(self, body: bytes) -> None:
+        self._globals |= pax_records(body)
+        if sum(len(key) + len(value) for key, value in self._globals.items()) > _MAX_EXTENSION:
+            raise InvalidImage("the global pax headers of the layer are too long")
+
+    def _extension(self, header: bytes, room: int) -> bytes:
         size = number(header[SIZE_AT])
-        if not 0 <= size <= _MAX_EXTENSION:
-            raise InvalidImage(f"an extended header after {printable(self.path)!r} claims {size} bytes")
+        if not 0 <= size <= room:
+            raise InvalidImage(f"the extended headers after {printable(self.path)!r} are too long")
         return self._take(padded(size))[:size]
 
     def _entry(
@@ -171,7 +178,7 @@ class Decoder:
         path, target = text(name), text(link)
         if prefix[0] and magic == POSIX_MAGIC:
             path = text(prefix) + b"/" + path
-        sizes = number(size), number(uid), number(gid), number(mtime) * _SECOND
+        sizes = number(size), number(uid), number(gid), number(mtime) * SECOND
         if pax or self._globals:
             pax = pax or self._globals
             path, target = pax.get(b"path") or path, pax.get(b"linkpath") or target
@@ -293,7 +300,7 @@ def _target(kind: Kind, link: bytes) -> bytes:
 
 
 def _xattrs(pax: _Records) -> Xattrs:
-    return tuple(sorted((key.removeprefix(_XATTR), pax[key]) for key in pax if key.startswith(_XATTR)))
+    return tuple(sorted((key.removeprefix(XATTR), pax[key]) for key in pax if key.startswith(XATTR)))
 
 
 def _checked(entry: Entry, stored: int) -> Entry:

@@ -17,6 +17,9 @@ WHITEOUT_PREFIX = b".wh."
 OPAQUE_WHITEOUT = b".wh..wh..opq"
 _AUFS_PREFIX = b".wh..wh."  # aufs kept its own files under such names; they are no part of any image
 
+# Kernel documentation, filesystems/overlayfs.rst: what these say is for the snapshotter to say, never for a layer.
+OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
+
 Xattrs = tuple[tuple[bytes, bytes], ...]
 Segments = tuple[tuple[int, int], ...]
 
@@ -85,6 +88,19 @@ def printable(path: bytes) -> str:
 
 
 # --- whiteouts ------------------------------------------------------------------------------------------
+
+
+class Whiteouts(Enum):
+    """How a tree on disk shows what a layer hides."""
+
+    REMOVE = "remove"
+    """By absence: the tree holds the lower layers too, and what is hidden is removed from it."""
+
+    OVERLAY = "trusted.overlay."
+    """By overlayfs' markers: the tree is the layer alone, a lower or upper directory of an overlay."""
+
+    USER_OVERLAY = "user.overlay."
+    """The same for an overlay that is mounted with ``userxattr``, as in a user namespace."""
 
 
 class Opaque(Enum):

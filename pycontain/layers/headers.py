@@ -14,10 +14,13 @@ from pycontain.errors import InvalidImage
 
 BLOCK = 512
 ZEROS = bytes(BLOCK)
+SECOND = 1_000_000_000  # nanoseconds
 
 # name mode uid gid size mtime checksum type linkname magic+version uname gname major minor prefix
 HEADER = Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 SIZE_AT, CHECKSUM_AT = slice(124, 136), slice(148, 156)
+
+XATTR = b"SCHILY.xattr."  # star's prefix in pax keys, which all others took over
 
 POSIX_MAGIC = b"ustar\x0000"
 
@@ -89,7 +92,7 @@ def pax_time(value: bytes) -> int:
     if fraction and not fraction.isdigit():
         raise InvalidImage(f"a pax record holds {value[:40]!r} where a time belongs")
     # Digits below the nanosecond are cut, as clock_gettime(2) would.
-    nanoseconds = pax_number(seconds) * 1_000_000_000 + int(fraction[:9].ljust(9, b"0"))
+    nanoseconds = pax_number(seconds) * SECOND + int(fraction[:9].ljust(9, b"0"))
     return -nanoseconds if negative else nanoseconds
 
 

@@ -65,6 +65,7 @@ class LayerBytes:
     """
 
     def __init__(self, stream: BinaryIO) -> None:
+        self.failure: Exception | None = None  # what reading or inflating ended with, once it was raised
         self._stream = MeasuredStream(stream)
         self._hash = hashlib.sha256()
         self._queue: Queue[bytes | Exception | None] = Queue(_AHEAD)
@@ -105,6 +106,7 @@ class LayerBytes:
         """Give the chunks in order; what went wrong in the thread is raised here."""
         while (item := self._queue.get()) is not None:
             if isinstance(item, Exception):
+                self.failure = item
                 raise item
             yield item
 

@@ -82,11 +82,10 @@ class Tree:
         self._limits = limits
         self._open: deque[Directory] = deque()
         self._known: dict[bytes, Directory] = {}
-        fd = (
-            os.open(".", _OPEN, dir_fd=root)
-            if isinstance(root, int)
-            else os.open(root, _OPEN & ~os.O_NOFOLLOW)
-        )
+        if isinstance(root, int):
+            fd = os.open(".", _OPEN, dir_fd=root)
+        else:
+            fd = os.open(root, _OPEN & ~os.O_NOFOLLOW)  # the caller's own path may lead through links
         found = os.fstat(fd)
         self.root = Directory(b"", None, 0, ours=self._is_ours(found), found=found, fd=fd)
 
@@ -104,25 +103,28 @@ class Tree:
 
     def fd(self, directory: Directory) -> int:
         """Return the descriptor of *directory*, good until the next call of any method."""
-        if directory.fd < 0:
-            self._opened(directory, self._open_at(directory.parent, directory.name))
+        closed = []
+        above = directory
+        while above.fd < 0:
+            closed.append(above)
+            above = above.parent
+        for one in reversed(closed):
+            self._opened(one, os.open(one.name, _OPEN, dir_fd=one.parent.fd))
         return directory.fd
 
     def place(self, path: bytes) -> Directory:
         """Return the directory at the clean *path*, making what is missing on the way; the layer has put all of it there."""
         known = self._known.get(path)
         if known is None:
-            above, slash, name = path.rpartition(b"/")
-            base = self.place(above) if slash else self.root
-            known = self._known[path] = self._walk(base, name, make=True)
+            known = self._known[path] = self._walk(path, make=True)
         return known
 
     def find(self, path: bytes) -> Directory:
         """Return the directory at the clean *path*; :class:`FileNotFoundError` when there is none."""
-        return self._known.get(path) or self._walk(self.root, path, make=False)
+        return self._known.get(path) or self._walk(path, make=False)
 
-    def _walk(self, base: Directory, path: bytes, *, make: bool) -> Directory:
-        here = base
+    def _walk(self, path: bytes, *, make: bool) -> Directory:
+        here = self.root
         links = 0
         pending = path.split(b"/")[::-1]
         while pending:
@@ -155,8 +157,7 @@ class Tree:
                     return link
                 if not make:
                     raise
-                self.remove(here, name)  # a file of a lower layer, where this layer has a directory
-                child = self.make(here, name)
+                child = self.directory_at(here, name)  # where a lower layer has a file
         if make:
             here.placed.add(name)
         return child
@@ -181,6 +182,14 @@ class Tree:
         child.opaque = name in base.whiteouts
         base.placed.add(name)
         return child
+
+    def directory_at(self, base: Directory, name: bytes) -> Directory:
+        """Return the directory *name*, which replaces what is there unless that is one."""
+        try:
+            return self.enter(base, name)
+        except NotADirectoryError:
+            self.remove(base, name)
+            return self.make(base, name)
 
     def enter(self, base: Directory, name: bytes) -> Directory:
         """Return the directory *name*, which is there; :class:`NotADirectoryError` when it is none, or a link."""
@@ -235,18 +244,20 @@ class Tree:
 
     def closing(self) -> Iterator[Directory]:
         """Give every directory that was entered, those below before those above."""
-        order = [self.root]
-        for directory in order:
-            order += directory.children.values()
+        order = []
+        pending = [self.root]
+        while pending:
+            order.append(directory := pending.pop())
+            pending += directory.children.values()
         yield from reversed(order)
 
     def _enter(self, base: Directory, name: bytes) -> Directory:
         try:
-            fd = self._open_at(base, name)
+            fd = os.open(name, _OPEN, dir_fd=self.fd(base))
             found = os.fstat(fd)
         except PermissionError:
             found = self._unlock(base, name)
-            fd = self._open_at(base, name)
+            fd = os.open(name, _OPEN, dir_fd=self.fd(base))
         child = Directory(name, base, base.depth + 1, ours=self._is_ours(found), found=found)
         base.children[name] = child
         self._opened(child, fd)
@@ -269,9 +280,6 @@ class Tree:
         finally:
             os.close(fd)
         return found
-
-    def _open_at(self, base: Directory, name: bytes) -> int:
-        return os.open(name, _OPEN, dir_fd=self.fd(base))
 
     def _opened(self, directory: Directory, fd: int) -> None:
         directory.fd = fd

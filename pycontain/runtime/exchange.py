@@ -68,7 +68,6 @@ class Exchange:
         self._given: list[int] = []
         self._open_streams(wants_input=input_ is not None)
         self.began = time.monotonic()
-        self.pid_message: tuple[float, float] | None = None
         self.pidfd = -1
         self.started: float | None = None
         self.result: tuple[Any, ...] | None = None
@@ -76,6 +75,7 @@ class Exchange:
         self.failed: tuple[int, int, str] | None = None
         self.unusable: tuple[int, str, bool] | None = None
         self.broken: str | None = None
+        self.finished = False  # whether nothing more will come
         self.ended = 0.0
         engines.abandon_in_fork(self)
 
@@ -105,7 +105,7 @@ class Exchange:
     def interest(self) -> dict[int, int]:
         """What to wait for, by descriptor."""
         wanted = dict.fromkeys(self.streams, _IN)
-        if self.gone is None:
+        if not self.finished:
             wanted[self.channel.fileno()] = _IN
         if self.stdin >= 0:
             wanted[self.stdin] = _OUT
@@ -119,11 +119,6 @@ class Exchange:
             self._feed()
         else:
             self._listen()
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing more will come."""
-        return self.gone is not None
 
     def _read(self, fd: int) -> bool:
         try:
@@ -158,29 +153,33 @@ class Exchange:
             if self.gone is None:  # the zygote died, and with it everything
                 self.gone = (signal.SIGKILL, 0.0, 0.0, 0)
                 self.broken = self.broken or ""
-            self._drain()
+            self._finish()
             return
         match marshal.loads(packet):
-            case ("pid", before, after):
-                self.pid_message, self.pidfd = (before, after), fds[0]
+            case ("pid",):
+                self.pidfd = fds[0]
             case ("started", moment):
                 self.started = moment
             case ("failed", index, number, text):
                 self.failed = (index, number, text)
-                if index == 0:
-                    self.gone = (0, 0.0, 0.0, 0)
+                self._finish()
             case ("unusable", number, path, exists):
                 self.unusable = (number, path, exists)
+                self._finish()
             case ("broken", text):
                 self.broken = text
-            case ("result", *result):
+                self._finish()
+            case ("result", alone, *result):
                 self.result = tuple(result)
+                if alone:  # all that is left is our own init, on its way out
+                    self._finish()
             case ("gone", *gone):
                 self.gone = tuple(gone)
-                self._drain()
+                self._finish()
 
-    def _drain(self) -> None:
+    def _finish(self) -> None:
         """Take what the pipes still hold. Nobody of the command is left; who else writes is not waited for."""
+        self.finished = True
         self.ended = time.monotonic()
         for fd in list(self.streams):
             while self._read(fd):

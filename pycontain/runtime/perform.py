@@ -24,8 +24,8 @@ from pycontain.sandbox.accounts import UnknownAccount, resolve_user
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# Where the zygote lets every child mount its root and its files: each child has its own mount namespace.
-ROOT, FILES = "../root", "../files"
+# Where in the zygote's working directory every child mounts its trees: each has its own mount namespace.
+ROOT, FILES, STAGE = "root", "files", "stage"
 
 _IN_ROOT = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 _PLAIN = _IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS
@@ -45,20 +45,25 @@ class StepRefused(Exception):
 
 
 class Child:
-    """What the steps of one plan share."""
+    """What the steps of one plan share. A spare child learns at last whose it is: :meth:`belong`."""
 
-    def __init__(self, ident: str, contents: Sequence[bytes], last_capability: int) -> None:
-        self.id = ident
-        self.contents = contents
+    def __init__(self, last_capability: int) -> None:
         self.last_capability = last_capability
-        self.root = -1
+        self.root = -1  # the stage, until the overlay is mounted
+        self.stage = -1
         self.files = -1
         self.installed = 0
         self.kernel_devices: set[int] = set()  # st_dev of the /proc and /sys that we mounted
-        self.hostname = ident[:12]
         self.uid = self.gid = 0
         self.groups: tuple[int, ...] = ()
         self.home = "/"
+
+    def belong(self, ident: str, folder: str, contents: Sequence[bytes]) -> None:
+        """Know the container's id, the folder of its writable layer, and the bytes of its files."""
+        self.id = ident
+        self.folder = folder
+        self.hostname = ident[:12]
+        self.contents = contents
 
 
 def perform(
@@ -144,11 +149,28 @@ def mount_overlay(child: Child, lowerdirs: Sequence[str], options: Sequence[str]
     if len(text) > 3800 or any(mark in path for path in lowerdirs for mark in ":,\\"):
         opened = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in lowerdirs]
         text = ":".join(map(_through, opened))
-    settings = ",".join((f"lowerdir={text}", "upperdir=upper", "workdir=work", *options))
+    settings = ",".join((f"lowerdir={text}", f"upperdir={child.folder}/upper", f"workdir={child.folder}/work", *options))
     syscalls.mount("overlay", ROOT, "overlay", 0, settings)
     for fd in opened:
         os.close(fd)
+    child.stage = child.root
     child.root = os.open(ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def mount_stage(child: Child) -> None:
+    """mount(2) the tmpfs at :data:`STAGE` and open it."""
+    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+    syscalls.mount("tmpfs", STAGE, "tmpfs", flags, "mode=0755")
+    child.root = os.open(STAGE, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def move_mount(child: Child, path: str) -> None:
+    """Move a tree from the stage; the image may have no link at the place (CVE-2025-31133 and its kin)."""
+    staged = syscalls.openat2(child.stage, path[1:], os.O_PATH, resolve=_PLAIN)
+    place = _mount_point(child, path, directory=True, resolve=_PLAIN)
+    syscalls.move_mount(staged, place)
+    os.close(staged)
+    os.close(place)
 
 
 def bind_mount(child: Child, source: str, target: str, read_only: bool, nosuid: bool, nodev: bool) -> None:  # noqa: FBT001 - the order of the fields of the step
@@ -314,10 +336,10 @@ def pivot_root(child: Child) -> None:
     # pivot_root(2), NOTES: old and new root are stacked at "." now, the old one on top.
     syscalls.umount2(".", syscalls.MNT_DETACH)
     os.chdir("/")
-    for fd in (child.root, child.files):
+    for fd in (child.root, child.stage, child.files):
         if fd >= 0:
             os.close(fd)
-    child.root = child.files = -1
+    child.root = child.stage = child.files = -1
 
 
 # --- who the payload is ---------------------------------------------------------------------------------
@@ -412,7 +434,9 @@ def join_namespaces(child: Child, flags: int) -> None:
 
 
 DOERS: dict[str, Callable[..., None]] = {
+    "MountStage": mount_stage,
     "MountOverlay": mount_overlay,
+    "MoveMount": move_mount,
     "BindMount": bind_mount,
     "MountFilesystem": mount_filesystem,
     "MakeDirectory": make_directory,

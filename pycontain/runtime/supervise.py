@@ -94,18 +94,11 @@ def supervise(argv: Sequence[str], env: Mapping[str, str], *, notify: bool, time
     os.closerange(0, 3)  # the payload's alone: who reads the other end sees it end
     if notify:
         _report("started", started)
-    status = _stay(payload)
+    status, alone = _stay(payload)
+    ended = time.monotonic()
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    _report(
-        "result",
-        status,
-        usage.ru_utime,
-        usage.ru_stime,
-        usage.ru_maxrss,
-        started,
-        time.monotonic(),
-        tuple(times),
-    )
+    used = (usage.ru_utime, usage.ru_stime, usage.ru_maxrss)
+    _report("result", alone, status, *used, started, ended, tuple(times))
 
 
 def _report(*message: Any) -> None:
@@ -116,14 +109,14 @@ def _report(*message: Any) -> None:
             raise
 
 
-def _stay(payload: int) -> int:
-    """Forward, reap, and return the payload's wait status."""
+def _stay(payload: int) -> tuple[int, bool]:
+    """Forward, reap, and return the payload's wait status, and whether it has left nobody behind."""
     while True:
         received = signal.sigwaitinfo(_ALL)
         if received.si_signo == signal.SIGCHLD:
-            status = _reap(payload)
+            status, alone = _reap(payload)
             if status is not None:
-                return status
+                return status, alone
         elif received.si_signo == END_TREE and received.si_pid == 0:
             _end_tree()
         else:
@@ -133,15 +126,16 @@ def _stay(payload: int) -> int:
                 continue  # its SIGCHLD is on the way
 
 
-def _reap(payload: int) -> int | None:
+def _reap(payload: int) -> tuple[int | None, bool]:
+    """The payload's wait status if it has ended, and whether there is no child any more."""
     found = None
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return found
+            return found, True
         if pid == 0:
-            return found
+            return found, False
         if pid == payload:
             found = status
 

@@ -4,7 +4,7 @@ Below the state folder each zygote has one folder, locked with flock(2) as long 
 
     STATE/<name>/lock                held by the zygote
     STATE/<name>/images              a tmpfs of the zygote, for small trees that the owner makes
-    STATE/<name>/layers/root, files  where each child mounts its root and its files, in its own mount namespace
+    STATE/<name>/layers/root, …      where each child mounts its trees, in its own mount namespace
     STATE/<name>/layers/<n>/upper    the writable layer of one container, and overlayfs's work beside it
 
 A folder whose lock can be taken belongs to nobody any more. The next zygote of the same user removes it.
@@ -70,7 +70,7 @@ class OwnerFolder:
 
     def make_places(self) -> None:
         """Make the directories where children mount, in the caller's mount namespace."""
-        for name in ("root", "files"):
+        for name in ("root", "files", "stage"):
             os.mkdir(f"{self.layers}/{name}", 0o700)
 
     def holds_layers(self, *, rootless: bool) -> bool:

@@ -14,8 +14,7 @@ request                                           then
 ``start id steps contents options`` + fds         a container; its channel reports ``pid``, ``failed``,
                                                   ``started``, ``result`` and at last ``gone``
 ``exec id container steps options`` + fds         the same for one more command in a running container
-``apply …`` + fds                                 a child that unpacks a layer; its channel reports
-``close``                                         everything is ended and removed, and the zygote exits
+end of file                                       everything is ended and removed, and the zygote exits
 ================================================  ====================================================
 
 The first descriptor of a request is its *channel*, a SEQPACKET socket of its own: the answers come through it, the
@@ -25,7 +24,6 @@ owner's commands (``signal N``, ``end``) go through it, and when the owner lets 
 from __future__ import annotations
 
 import errno
-import fcntl
 import gc
 import marshal
 import os
@@ -38,13 +36,12 @@ import traceback
 from typing import Any
 
 from pycontain.kernel import privileges, syscalls
-from pycontain.runtime import perform, supervise, sweep
+from pycontain.runtime import child, perform, supervise, sweep
 
 CONTROL = 3
 _REQUEST_LIMIT = 1 << 18
 _CLONE_INDEX = 0
-_CHANNEL, _PIDFD = supervise.CHANNEL, 4
-_STDIN, _NOTIFY, _PROFILE = 1, 2, 4  # bits of a request's options
+_LARGE = marshal.dumps(("large",))
 
 
 class Running:
@@ -88,6 +85,8 @@ class Zygote:
         self.poll = select.epoll()
         self.children: dict[int, Running] = {}  # by pidfd and by channel
         self.containers: dict[str, Running] = {}
+        self.prefix: tuple[Any, ...] = ()  # the first steps of the last plan, for the next spare
+        self.spare: child.Spare | None = None
         self.closing = False
         self.poll.register(control, select.EPOLLIN)
         self.poll.register(owner, select.EPOLLIN)
@@ -110,6 +109,7 @@ class Zygote:
             return events
         # Nothing waits: the moment to do what the next start would otherwise wait for.
         self.state.make_ready()
+        self._make_spare()
         return self.poll.poll()
 
     def close(self) -> None:
@@ -117,11 +117,14 @@ class Zygote:
         if self.closing:
             return
         self.closing = True
+        if self.spare is not None:
+            self._dismiss(self.spare)
+            self.spare = None
         self.poll.unregister(self.owner)
         self.poll.unregister(self.control)
-        for child in set(self.children.values()):
-            if child.channel is not None:
-                self._kill(child, signal.SIGKILL)
+        for running in set(self.children.values()):
+            if running.channel is not None:
+                self._kill(running, signal.SIGKILL)
 
     # --- requests ---------------------------------------------------------------------------------------
 
@@ -130,38 +133,33 @@ class Zygote:
         if not message:
             self.close()
             return
-        request = marshal.loads(message)
-        if request[0] == "large":  # the request is in a file in memory, because a packet cannot be that long
-            body = fds.pop(0)
-            with open(body, "rb") as file:
-                request = marshal.loads(file.read())
-        verb, *arguments = request
-        match verb:
+        if message.startswith(
+            _LARGE
+        ):  # the request is in a file in memory, because a packet cannot be that long
+            with open(fds.pop(0), "rb") as body:
+                message = body.read()
+        match marshal.loads(message)[0]:
             case "start":
-                self._start(fds, *arguments)
+                self._start(fds, message)
             case "exec":
-                self._exec(fds, *arguments)
-            case "close":
-                self.close()
-            case _:
+                self._exec(fds, message)
+            case verb:
                 raise ValueError(f"unknown request {verb!r}")
 
-    def _start(
-        self, fds: list[int], ident: str, steps: tuple[Any, ...], contents: tuple[bytes, ...], options: int
-    ) -> None:
+    def _start(self, fds: list[int], raw: bytes) -> None:
+        _, ident, steps, _, options = request = marshal.loads(raw)
         channel = socket.socket(fileno=fds[0])
         folder = ""
-        silent = bool(options & _NOTIFY) and not steps[-1][-1]  # nobody stays to say that the payload runs
+        silent = (
+            bool(options & child.NOTIFY) and not steps[-1][-1]
+        )  # nobody stays to say that the payload runs
         try:
             if silent:
                 executed, in_child = os.pipe2(os.O_CLOEXEC)
                 fds.append(in_child)
             folder = self.state.take_layer()
-            before = time.monotonic()
-            _, _, flags = steps[_CLONE_INDEX]
-            pid, pidfd = syscalls.clone3(flags, exit_signal=signal.SIGCHLD)
-            if pid == 0:
-                become(perform.Child(ident, contents, self.last_capability), steps, fds, options, folder)
+            task = child.Task(request, folder, time.monotonic())
+            pid, pidfd = self._hand_to_spare(task, fds) or self._clone(task, fds)
         except OSError as error:
             self._refuse(channel, fds, folder, error)
             return
@@ -173,21 +171,55 @@ class Zygote:
             container.executed = executed
             self._listen(container, executed)
         self.containers[ident] = container
-        say(channel, "pid", before, time.monotonic(), fds=(pidfd,))
+        if options & child.NOTIFY:
+            say(channel, "pid", fds=(pidfd,))
 
-    def _exec(self, fds: list[int], ident: str, target: str, steps: tuple[Any, ...], options: int) -> None:
+    def _clone(self, task: child.Task, fds: list[int]) -> tuple[int, int]:
+        """A child of its own for *task*."""
+        steps = task.steps
+        pid, pidfd = syscalls.clone3(steps[_CLONE_INDEX][-1], exit_signal=signal.SIGCHLD)
+        if pid == 0:
+            child.live(perform.Child(self.last_capability), task, fds)
+        self.prefix = steps[: child.prefix_length(steps)]
+        return pid, pidfd
+
+    def _hand_to_spare(self, task: child.Task, fds: list[int]) -> tuple[int, int] | None:
+        """Give *task* to the spare child, when there is one and it has done the first steps of just this plan."""
+        spare, self.spare = self.spare, None
+        if spare is None:
+            return None
+        if task.steps[: len(spare.prefix)] != spare.prefix:
+            self._dismiss(spare)
+            return None
+        try:
+            socket.send_fds(spare.line, [task.packed()], fds)
+        except OSError:  # it is gone, or the task is too long for a packet
+            self._dismiss(spare)
+            return None
+        spare.line.close()
+        return spare.pid, spare.pidfd
+
+    def _dismiss(self, spare: child.Spare) -> None:
+        spare.line.close()  # which is its sign to exit
+        self._watch(Running("spare", spare.pid, spare.pidfd, None))
+
+    def _make_spare(self) -> None:
+        if self.spare is None and self.prefix and not self.closing:
+            self.spare = child.Spare.make(self.prefix, self.last_capability)
+
+    def _exec(self, fds: list[int], raw: bytes) -> None:
+        _, ident, target, steps, options = marshal.loads(raw)
         channel = socket.socket(fileno=fds[0])
         container = self.containers.get(target)
         try:
             if container is None:
                 raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
-            before = time.monotonic()
+            task = child.Task(("start", target, steps, (), options), "", time.monotonic())
             syscalls.setns(container.pidfd, syscalls.CLONE_NEWPID)
             try:
                 pid, pidfd = syscalls.clone3(0, exit_signal=signal.SIGCHLD)
                 if pid == 0:
-                    fds.append(container.pidfd)
-                    become(perform.Child(target, (), self.last_capability), steps, fds, options)
+                    child.live(perform.Child(self.last_capability), task, [*fds, container.pidfd])
             finally:
                 syscalls.setns(self.own_pid_namespace, syscalls.CLONE_NEWPID)
         except OSError as error:
@@ -196,7 +228,6 @@ class Zygote:
         for fd in fds[1:]:
             os.close(fd)
         self._watch(Running(ident, pid, pidfd, channel))
-        say(channel, "pid", before, time.monotonic(), fds=(pidfd,))
 
     def _refuse(self, channel: socket.socket, fds: list[int], folder: str, error: OSError) -> None:
         if folder:
@@ -208,13 +239,13 @@ class Zygote:
 
     # --- children ---------------------------------------------------------------------------------------
 
-    def _watch(self, child: Running) -> None:
-        self._listen(child, child.pidfd)
-        if child.channel is not None:
-            self._listen(child, child.channel.fileno())
+    def _watch(self, running: Running) -> None:
+        self._listen(running, running.pidfd)
+        if running.channel is not None:
+            self._listen(running, running.channel.fileno())
 
-    def _listen(self, child: Running, fd: int) -> None:
-        self.children[fd] = child
+    def _listen(self, running: Running, fd: int) -> None:
+        self.children[fd] = running
         self.poll.register(fd, select.EPOLLIN)
 
     def _forget(self, fd: int) -> None:
@@ -223,116 +254,57 @@ class Zygote:
         os.close(fd)
 
     def adopt(self, pid: int) -> None:
-        """Wait for a child that removes folders; the zygote does not end before it."""
+        """Wait for a running that removes folders; the zygote does not end before it."""
         self._watch(Running("cleaner", pid, os.pidfd_open(pid), None))
 
-    def _attend(self, child: Running, fd: int) -> None:
-        if fd == child.pidfd:
-            self._reap(child)
+    def _attend(self, running: Running, fd: int) -> None:
+        if fd == running.pidfd:
+            self._reap(running)
             return
-        if fd == child.executed:
-            child.executed = -1
+        if fd == running.executed:
+            running.executed = -1
             self._forget(fd)
-            say(child.channel, "started", time.monotonic())
+            say(running.channel, "started", time.monotonic())
             return
-        assert child.channel is not None
+        assert running.channel is not None
         try:
-            message = child.channel.recv(64)
+            message = running.channel.recv(64)
         except ConnectionResetError:  # unix(7): it let go with answers unread
             message = b""
         if not message:  # the owner has let go
-            self._kill(child, signal.SIGKILL)
-            self.poll.unregister(child.channel)
+            self._end(running)
+            self.poll.unregister(running.channel)
             return
         match marshal.loads(message):
             case ("signal", number):
-                self._kill(child, number)
+                self._kill(running, number)
             case ("end",):
-                self._kill(child, signal.SIGKILL if child.folder else supervise.END_TREE)
+                self._end(running)
 
-    def _kill(self, child: Running, number: int) -> None:
+    def _end(self, running: Running) -> None:
+        """End a container, or of an exec the tree of its command."""
+        self._kill(running, signal.SIGKILL if running.folder else supervise.END_TREE)
+
+    def _kill(self, running: Running, number: int) -> None:
         try:
-            signal.pidfd_send_signal(child.pidfd, number)
+            signal.pidfd_send_signal(running.pidfd, number)
         except ProcessLookupError:
             pass  # it has ended and waits to be reaped
 
-    def _reap(self, child: Running) -> None:
-        _, status, usage = os.wait4(child.pid, 0)
-        self._forget(child.pidfd)
-        if child.executed >= 0:
-            self._forget(child.executed)
-        if child.channel is not None:
-            say(child.channel, "gone", status, usage.ru_utime, usage.ru_stime, usage.ru_maxrss)
-            del self.children[child.channel.fileno()]
-            child.channel.close()  # which also takes it out of epoll(7)
-        if child.folder:
-            del self.containers[child.ident]
-            cleaner = self.state.give_back(child.folder)
+    def _reap(self, running: Running) -> None:
+        _, status, usage = os.wait4(running.pid, 0)
+        self._forget(running.pidfd)
+        if running.executed >= 0:
+            self._forget(running.executed)
+        if running.channel is not None:
+            say(running.channel, "gone", status, usage.ru_utime, usage.ru_stime, usage.ru_maxrss)
+            del self.children[running.channel.fileno()]
+            running.channel.close()  # which also takes it out of epoll(7)
+        if running.folder:
+            del self.containers[running.ident]
+            cleaner = self.state.give_back(running.folder)
             if cleaner:
                 self.adopt(cleaner)
-
-
-# --- the child ------------------------------------------------------------------------------------------
-
-
-def become(
-    child: perform.Child, steps: tuple[Any, ...], fds: list[int], options: int, folder: str = "."
-) -> None:
-    """The child's whole life between clone3(2) and the payload. Never returns."""
-    try:
-        notify, times = bool(options & _NOTIFY), [time.monotonic()]
-        try:
-            os.chdir(folder)
-            _arrange_descriptors(fds, stdin=bool(options & _STDIN))
-            profile = times if options & _PROFILE else None
-            perform.perform(steps[:-1], child, 1, profile)
-            _, _, argv, env, init = steps[-1]
-            os.umask(0o022)
-            _open_null(options)
-            values = supervise.environment(env, child.home, child.hostname)
-            if init:
-                supervise.supervise(argv, values, notify=notify, times=profile or ())
-            else:
-                supervise.execute(argv, values)
-        except perform.StepRefused as error:
-            os.write(_CHANNEL, marshal.dumps(("failed", error.index, error.errno, error.text)))
-        except supervise.CommandUnusable as error:
-            os.write(_CHANNEL, marshal.dumps(("unusable", error.errno, error.path, error.exists)))
-        except BaseException:  # noqa: BLE001 - a defect of ours: it must reach the owner, whatever it is
-            os.write(_CHANNEL, marshal.dumps(("broken", traceback.format_exc())))
-    finally:
-        os._exit(127)
-
-
-def _arrange_descriptors(fds: list[int], *, stdin: bool) -> None:
-    """Channel at 3, stdio at 0 to 2, for an exec the pidfd at 4, and nothing else (CVE-2024-21626).
-
-    The descriptors given may themselves have these numbers, so they are moved out of the way first.
-    """
-    moved = [_above(fd) for fd in fds]
-    channel, *rest = moved
-    if not stdin:
-        rest.insert(0, -1)
-    places = (0, 1, 2, _PIDFD)
-    os.dup2(channel, _CHANNEL, inheritable=False)
-    for fd, place in zip(rest, places, strict=False):
-        if fd >= 0:
-            os.dup2(fd, place, inheritable=place < _CHANNEL)
-    last = _PIDFD if len(rest) == len(places) else _CHANNEL
-    syscalls.close_range(last + 1)
-
-
-def _above(fd: int) -> int:
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16)
-
-
-def _open_null(options: int) -> None:
-    """Without an input the payload reads the container's own /dev/null."""
-    if not options & _STDIN:
-        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        os.dup2(null, 0, inheritable=True)
-        if null != 0:
-            os.close(null)
 
 
 # --- becoming the zygote --------------------------------------------------------------------------------

@@ -7,10 +7,9 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from pycontain.sandbox import capabilities
-from pycontain.sandbox.paths import HostPath, RootPath
+from pycontain.sandbox.paths import HostPath, RootPath, StagePath
 from pycontain.sandbox.plan import Plan
 from pycontain.sandbox.steps import (
-    JoinNamespaces,
     BindDevice,
     BindMount,
     BringLoopbackUp,
@@ -21,6 +20,7 @@ from pycontain.sandbox.steps import (
     Execute,
     Fork,
     InstallFile,
+    JoinNamespaces,
     MakeDevice,
     MakeDirectory,
     MakeLink,
@@ -29,6 +29,8 @@ from pycontain.sandbox.steps import (
     MountFilesystem,
     MountFlags,
     MountOverlay,
+    MountStage,
+    MoveMount,
     Namespaces,
     PivotRoot,
     ReadOnlyPath,
@@ -79,21 +81,29 @@ _LINKS = (
 )
 
 
+# What moves from the stage to the root.
+_STAGED = (RootPath("/proc"), RootPath("/sys"), RootPath("/dev"))
+
+
 def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
-    """The steps that start *spec* on *host*, in the order in which the kernel wants them."""
+    """The steps that start *spec* on *host*, in the order in which the kernel wants them.
+
+    Everything up to the overlay is the same for nearly every spec, so that a spare child can have done it in advance.
+    """
     return Plan(
         tuple(
             chain(
-                namespaces(spec),
-                rootfs(spec, host),
-                system_mounts(),
+                namespaces(),
+                stage(),
                 devices(host),
+                kernel_masks(spec),
+                rootfs(spec, host),
                 mounts(spec),
                 files(spec),
                 read_only_root(spec),
-                masked_paths(spec),
+                image_masks(spec),
                 pivot(),
-                identity(spec),
+                whereabouts(spec),
                 limits(spec),
                 privileges(spec, host),
                 seccomp(spec),
@@ -104,36 +114,32 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
     )
 
 
-def namespaces(spec: SandboxSpec) -> Iterator[Step]:
+def common_prefix(plan: Plan) -> int:
+    """How many steps at the beginning do not depend on the image."""
+    return next(place for place, step in enumerate(plan.steps) if isinstance(step, MountOverlay))
+
+
+def namespaces() -> Iterator[Step]:
     """A process in namespaces of its own, tied to the zygote's life."""
-    yield Clone(_NAMESPACES, because="own mounts, processes, hostname, queues, cgroup view and an empty network")
+    yield Clone(
+        _NAMESPACES, because="own mounts, processes, hostname, queues, cgroup view and an empty network"
+    )
     yield SetParentDeathSignal(because="it ends with the zygote, which ends with the owner")
-    yield SetHostname(spec.hostname, because="the files below name it too")
+    yield BringLoopbackUp(because="127.0.0.1 works inside")
 
 
-def rootfs(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
-    """The layers, a writable one on top, and what the image takes from the host."""
-    # overlayfs: a user namespace may not set trusted.* attributes, so whiteouts use user.* (Linux 5.11).
-    options = ("userxattr",) if host.rootless else ()
-    yield MountOverlay(
-        spec.rootfs.lowerdirs, options, because="image below, this container's writable layer on top"
-    )
-    for source, target in spec.rootfs.binds:
-        yield BindMount(source, target, read_only=True, because="part of the image, taken from the host")
-
-
-def system_mounts() -> Iterator[Step]:
-    """runtime-spec, config-linux, "Default Filesystems", in Docker's flavour."""
-    # Before anything of the user's is mounted, so that no target lies behind a link of a mounted tree.
+def stage() -> Iterator[Step]:
+    """runtime-spec, config-linux, "Default Filesystems", in Docker's flavour; built where no image can interfere."""
+    yield MountStage(because="what does not depend on the image is built apart from it")
     yield MountFilesystem(
-        "proc", RootPath("/proc"), _CONFINED, because="runtime-spec: /proc of the own processes"
+        "proc", StagePath("/proc"), _CONFINED, because="runtime-spec: /proc of the own processes"
     )
     yield MountFilesystem(
-        "sysfs", RootPath("/sys"), _CONFINED | MountFlags.MS_RDONLY, because="runtime-spec: /sys"
+        "sysfs", StagePath("/sys"), _CONFINED | MountFlags.MS_RDONLY, because="runtime-spec: /sys"
     )
     yield MountFilesystem(
         "tmpfs",
-        RootPath("/dev"),
+        StagePath("/dev"),
         MountFlags.MS_NOSUID | MountFlags.MS_STRICTATIME,
         "mode=755,size=65536k",
         because="runtime-spec: /dev with the few devices below",
@@ -143,32 +149,58 @@ def system_mounts() -> Iterator[Step]:
 def devices(host: HostFacts) -> Iterator[Step]:
     """What is in /dev."""
     for name, major, minor in _DEVICES:
-        path = RootPath(f"/dev/{name}")
+        path = StagePath(f"/dev/{name}")
         if host.rootless:
             yield BindDevice(HostPath(f"/dev/{name}"), path, because="mknod(2) is not for user namespaces")
         else:
             yield MakeDevice(path, major, minor, because="runtime-spec: default device")
     for target, link in _LINKS:
-        yield MakeLink(target, RootPath(link), because="runtime-spec: default link")
-    yield MakeDirectory(RootPath("/dev/pts"))
+        yield MakeLink(target, StagePath(link), because="runtime-spec: default link")
+    yield MakeDirectory(StagePath("/dev/pts"))
     yield MountFilesystem(
         "devpts",
-        RootPath("/dev/pts"),
+        StagePath("/dev/pts"),
         MountFlags.MS_NOSUID | MountFlags.MS_NOEXEC,
         # gid=5 is tty in every image; with one mapped id there is no such group.
         "newinstance,ptmxmode=0666,mode=0620" + ("" if host.single_id else ",gid=5"),
         because="runtime-spec: own pseudo-terminals",
     )
-    yield MakeDirectory(RootPath("/dev/shm"), 0o1777)
+    yield MakeDirectory(StagePath("/dev/shm"), 0o1777)
     yield MountFilesystem(
         "tmpfs",
-        RootPath("/dev/shm"),
+        StagePath("/dev/shm"),
         _CONFINED,
         "mode=1777,size=65536k",
         because="shm_open(3), 64 MiB as in Docker",
     )
-    yield MakeDirectory(RootPath("/dev/mqueue"))
-    yield MountFilesystem("mqueue", RootPath("/dev/mqueue"), _CONFINED, because="mq_overview(7)")
+    yield MakeDirectory(StagePath("/dev/mqueue"))
+    yield MountFilesystem("mqueue", StagePath("/dev/mqueue"), _CONFINED, because="mq_overview(7)")
+
+
+def kernel_masks(spec: SandboxSpec) -> Iterator[Step]:
+    """runtime-spec, config-linux: readonlyPaths and maskedPaths, as far as they lie in the kernel's own trees."""
+    for path in filter(_is_of_the_kernel, spec.read_only_paths):
+        # ENOENT: kernels differ in what they have here.
+        yield ReadOnlyPath(StagePath(path), because="runtime-spec: readonlyPaths", tolerate=(errno.ENOENT,))
+    for path in filter(_is_of_the_kernel, spec.masked_paths):
+        yield MaskPath(StagePath(path), because="runtime-spec: maskedPaths", tolerate=(errno.ENOENT,))
+
+
+def _is_of_the_kernel(path: RootPath) -> bool:
+    return path.startswith(("/proc/", "/sys/"))
+
+
+def rootfs(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
+    """The layers, a writable one on top, what the image takes from the host, and what was staged."""
+    # overlayfs: a user namespace may not set trusted.* attributes, so whiteouts use user.* (Linux 5.11).
+    options = ("userxattr",) if host.rootless else ()
+    yield MountOverlay(
+        spec.rootfs.lowerdirs, options, because="image below, this container's writable layer on top"
+    )
+    for source, target in spec.rootfs.binds:
+        yield BindMount(source, target, read_only=True, because="part of the image, taken from the host")
+    for path in _STAGED:
+        yield MoveMount(path, because="from the stage, with what is mounted below")
 
 
 def mounts(spec: SandboxSpec) -> Iterator[Step]:
@@ -188,6 +220,7 @@ def mounts(spec: SandboxSpec) -> Iterator[Step]:
 
 def files(spec: SandboxSpec) -> Iterator[Step]:
     """Files that every container gets, then the user's."""
+    yield SetHostname(spec.hostname, because="uts namespace; two of the files name it")
     yield MountFiles(because="installed files are in memory and in no layer")
     yield InstallFile(RootPath("/etc/hostname"), 0, content=Content.HOSTNAME, because="as Docker does")
     yield InstallFile(
@@ -211,24 +244,21 @@ def read_only_root(spec: SandboxSpec) -> Iterator[Step]:
         yield ReadOnlyRoot(because=".read_only()")
 
 
-def masked_paths(spec: SandboxSpec) -> Iterator[Step]:
-    """runtime-spec, config-linux: readonlyPaths and maskedPaths."""
+def image_masks(spec: SandboxSpec) -> Iterator[Step]:
+    """Protected and hidden paths outside of the kernel's trees."""
     for path in spec.read_only_paths:
-        # ENOENT: kernels differ in what they have here.
-        yield ReadOnlyPath(path, because="runtime-spec: readonlyPaths", tolerate=(errno.ENOENT,))
+        if not _is_of_the_kernel(path):
+            yield ReadOnlyPath(
+                path, because="runtime-spec: readonlyPaths", tolerate=(errno.ENOENT,)
+            )  # as above
     for path in spec.masked_paths:
-        yield MaskPath(path, because="runtime-spec: maskedPaths", tolerate=(errno.ENOENT,))
+        if not _is_of_the_kernel(path):
+            yield MaskPath(path, because="runtime-spec: maskedPaths", tolerate=(errno.ENOENT,))  # as above
 
 
 def pivot() -> Iterator[Step]:
     """From here on a path is a path of the container."""
     yield PivotRoot(because="nothing of the host can be named any more")
-
-
-def identity(spec: SandboxSpec) -> Iterator[Step]:
-    """What is new in the namespaces, and who and where the payload is."""
-    yield BringLoopbackUp(because="127.0.0.1 works inside")
-    yield from whereabouts(spec)
 
 
 def whereabouts(spec: SandboxSpec) -> Iterator[Step]:
@@ -290,5 +320,6 @@ def join() -> Iterator[Step]:
     yield Fork(because="born in the container's pid namespace, where it can be traced to us")
     yield SetParentDeathSignal(because="it ends with the zygote, which ends with the owner")
     yield JoinNamespaces(
-        _NAMESPACES & ~Namespaces.CLONE_NEWPID, because="sees what the container sees; its root is the container's"
+        _NAMESPACES & ~Namespaces.CLONE_NEWPID,
+        because="sees what the container sees; its root is the container's",
     )

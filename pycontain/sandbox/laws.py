@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pycontain.sandbox import steps
+from pycontain.sandbox.paths import StagePath
 from pycontain.sandbox.steps import Role, Step
 
 if TYPE_CHECKING:
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
 
     from pycontain.sandbox.plan import Plan
 
+
 _MOUNTING = (
+    steps.MountStage,
+    steps.MoveMount,
     steps.MountOverlay,
     steps.MountFilesystem,
     steps.BindMount,
@@ -41,12 +45,34 @@ def no_mount_after_the_pivot(plan: Plan) -> Iterator[str]:
     yield from (f"step {place} mounts after the pivot" for place in _places(plan, _MOUNTING) if place > pivot)
 
 
-def masks_come_last_of_the_mounts(plan: Plan) -> Iterator[str]:
-    """Nothing may be mounted over a mask."""
-    masks = _places(plan, (steps.MaskPath, steps.ReadOnlyPath))
-    others = _places(plan, (steps.MountFilesystem, steps.BindMount, steps.InstallFile, steps.MountOverlay))
-    if masks and max(others) > min(masks):
-        yield "something is mounted after a mask"
+def nothing_covers_a_mask(plan: Plan) -> Iterator[str]:
+    """What is mounted after a mask lies neither at its path nor above it; what moves takes its masks along."""
+    for place in _places(plan, (steps.MaskPath, steps.ReadOnlyPath)):
+        masked = _target(plan.steps[place])
+        for later, step in enumerate(plan.steps[place + 1 :], place + 1):
+            target = (
+                None
+                if isinstance(step, steps.MoveMount | steps.MaskPath | steps.ReadOnlyPath)
+                else _target(step)
+            )
+            if target is not None and f"{masked}/".startswith(f"{target.rstrip('/')}/"):
+                yield f"step {later} covers the mask of {masked}"
+
+
+def _target(step: Step) -> str:
+    return str(getattr(step, "target", None) or getattr(step, "path", None) or "")
+
+
+def the_stage_is_left_with_the_root(plan: Plan) -> Iterator[str]:
+    """Steps below STAGE come before the overlay, and all that is mounted at its top moves to the root."""
+    overlay = _places(plan, steps.MountOverlay)[0]
+    moved = {str(step.path) for step in plan.steps if isinstance(step, steps.MoveMount)}
+    for place, step in enumerate(plan.steps):
+        path = getattr(step, "target", None) or getattr(step, "path", None)
+        if isinstance(path, StagePath) and place > overlay:
+            yield f"step {place} builds on the stage after it was left"
+        if isinstance(path, StagePath) and not any(f"{path}/".startswith(f"{tree}/") for tree in moved):
+            yield f"what step {place} builds never reaches the root"
 
 
 def one_clone_and_first(plan: Plan) -> Iterator[str]:
@@ -61,9 +87,16 @@ def one_clone_and_first(plan: Plan) -> Iterator[str]:
 
 
 def the_root_is_mounted_before_anything_in_it(plan: Plan) -> Iterator[str]:
-    """The overlay is the first mount."""
-    if _places(plan, _MOUNTING)[0] != _places(plan, steps.MountOverlay)[0]:
-        yield "something is mounted before the root"
+    """Only what is on the stage comes before the overlay."""
+    overlay = _places(plan, steps.MountOverlay)[0]
+    for place in _places(plan, _MOUNTING):
+        path = getattr(plan.steps[place], "target", None) or getattr(plan.steps[place], "path", None)
+        if (
+            place < overlay
+            and not isinstance(path, StagePath)
+            and not isinstance(plan.steps[place], steps.MountStage)
+        ):
+            yield f"step {place} mounts before there is a root"
 
 
 def no_new_privs_before_seccomp(plan: Plan) -> Iterator[str]:
@@ -121,7 +154,8 @@ def the_working_directory_is_inside(plan: Plan) -> Iterator[str]:
 ALL: tuple[Callable[[Plan], Iterator[str]], ...] = (
     exactly_one_pivot,
     no_mount_after_the_pivot,
-    masks_come_last_of_the_mounts,
+    nothing_covers_a_mask,
+    the_stage_is_left_with_the_root,
     one_clone_and_first,
     the_root_is_mounted_before_anything_in_it,
     no_new_privs_before_seccomp,

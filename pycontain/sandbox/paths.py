@@ -39,3 +39,9 @@ class RootPath(str):
         if ".." in parts:
             raise ValueError(f"container path {text!r} holds '..'")
         return cls("/" + "/".join(parts))
+
+
+class StagePath(RootPath):
+    """A path below the stage: a tree of the child's own, whose parts move to the same places below the root."""
+
+    __slots__ = ()

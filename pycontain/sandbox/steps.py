@@ -6,7 +6,8 @@ the errno values that may be ignored, each with a reason where the step is made.
 :mod:`pycontain.runtime.perform`, in the process that :attr:`Step.role` names.
 
 ``ROOT/x`` in the text is the place *x* below the container's root, resolved with
-``openat2(RESOLVE_IN_ROOT)``: links of the image lead to places inside the root, never to the host.
+``openat2(RESOLVE_IN_ROOT)``: links of the image lead to places inside the root, never to the host. ``STAGE/x`` is
+the same for a tree that the child builds before it has a root.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
-from pycontain.kernel import syscalls
+from pycontain.kernel import constants
 from pycontain.sandbox import capabilities
+from pycontain.sandbox.paths import StagePath
 
 if TYPE_CHECKING:
     from pycontain.sandbox.paths import HostPath, RootPath
@@ -36,24 +38,24 @@ class Role(enum.Enum):
 class Namespaces(enum.IntFlag):
     """The ``CLONE_NEW*`` flags of clone(2)."""
 
-    CLONE_NEWTIME = syscalls.CLONE_NEWTIME
-    CLONE_NEWNS = syscalls.CLONE_NEWNS
-    CLONE_NEWCGROUP = syscalls.CLONE_NEWCGROUP
-    CLONE_NEWUTS = syscalls.CLONE_NEWUTS
-    CLONE_NEWIPC = syscalls.CLONE_NEWIPC
-    CLONE_NEWUSER = syscalls.CLONE_NEWUSER
-    CLONE_NEWPID = syscalls.CLONE_NEWPID
-    CLONE_NEWNET = syscalls.CLONE_NEWNET
+    CLONE_NEWTIME = constants.CLONE_NEWTIME
+    CLONE_NEWNS = constants.CLONE_NEWNS
+    CLONE_NEWCGROUP = constants.CLONE_NEWCGROUP
+    CLONE_NEWUTS = constants.CLONE_NEWUTS
+    CLONE_NEWIPC = constants.CLONE_NEWIPC
+    CLONE_NEWUSER = constants.CLONE_NEWUSER
+    CLONE_NEWPID = constants.CLONE_NEWPID
+    CLONE_NEWNET = constants.CLONE_NEWNET
 
 
 class MountFlags(enum.IntFlag):
     """The flags of mount(2) that plans use."""
 
-    MS_RDONLY = syscalls.MS_RDONLY
-    MS_NOSUID = syscalls.MS_NOSUID
-    MS_NODEV = syscalls.MS_NODEV
-    MS_NOEXEC = syscalls.MS_NOEXEC
-    MS_STRICTATIME = syscalls.MS_STRICTATIME
+    MS_RDONLY = constants.MS_RDONLY
+    MS_NOSUID = constants.MS_NOSUID
+    MS_NODEV = constants.MS_NODEV
+    MS_NOEXEC = constants.MS_NOEXEC
+    MS_STRICTATIME = constants.MS_STRICTATIME
 
 
 def _flags(value: enum.IntFlag) -> str:
@@ -67,7 +69,8 @@ def _quote(text: str | None) -> str:
 
 
 def _root(path: RootPath) -> str:
-    return f"ROOT{path}" if path != "/" else "ROOT"
+    tree = "STAGE" if isinstance(path, StagePath) else "ROOT"
+    return f"{tree}{path}" if path != "/" else tree
 
 
 def _strings(values: tuple[str, ...]) -> str:
@@ -159,10 +162,34 @@ class SetParentDeathSignal(Step):
 
 
 @attrs.frozen
+class MountStage(Step):
+    """mount(2) of the tmpfs on which what every container gets is built, before the root is known."""
+
+    def __str__(self) -> str:
+        return 'mount("tmpfs", STAGE, "tmpfs", MS_NOSUID|MS_NODEV|MS_NOEXEC, "mode=0755")'
+
+
+@attrs.frozen
+class MoveMount(Step):
+    """move_mount(2) of a tree from the stage to the same place below the root."""
+
+    path: RootPath
+
+    def __str__(self) -> str:
+        return f"move_mount(STAGE{self.path}, {_root(self.path)})"
+
+    def explain(self, number: int) -> tuple[str, str] | None:
+        """An image decides what lies there."""
+        if number in {errno.ELOOP, errno.ENOTDIR}:
+            return f"the image has something else than a directory at {self.path}", "use another image"
+        return None
+
+
+@attrs.frozen
 class MountOverlay(Step):
     """mount(2) of an overlay: the layers below, this container's own writable layer on top.
 
-    ``upperdir`` and ``workdir`` are in the container's own folder, which is the child's working directory.
+    ``upperdir`` and ``workdir`` are in a folder of this container alone.
     """
 
     lowerdirs: tuple[HostPath, ...]
@@ -170,7 +197,7 @@ class MountOverlay(Step):
 
     def __str__(self) -> str:
         lower = ":".join(self.lowerdirs)
-        options = ",".join((f"lowerdir={lower}", "upperdir=upper", "workdir=work", *self.options))
+        options = ",".join((f"lowerdir={lower}", "upperdir=LAYER/upper", "workdir=LAYER/work", *self.options))
         return f'mount("overlay", ROOT, "overlay", 0, {_quote(options)})'
 
     def explain(self, number: int) -> tuple[str, str] | None:
@@ -203,9 +230,9 @@ class BindMount(Step):
     def attributes(self) -> int:
         """The mount attributes as mount_setattr(2) takes them."""
         return (
-            syscalls.MOUNT_ATTR_RDONLY * self.read_only
-            | syscalls.MOUNT_ATTR_NOSUID * self.nosuid
-            | syscalls.MOUNT_ATTR_NODEV * self.nodev
+            constants.MOUNT_ATTR_RDONLY * self.read_only
+            | constants.MOUNT_ATTR_NOSUID * self.nosuid
+            | constants.MOUNT_ATTR_NODEV * self.nodev
         )
 
     def __str__(self) -> str:

@@ -1,0 +1,72 @@
+"""Three rings, and what holds for them.
+
+*pure* runs anywhere. *kernel* and *against* make real containers: no test of theirs may leave anything behind, and
+none touches the user's state folder or, as root, the mounts of the machine.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from leaks import no_leaks  # noqa: F401 - a fixture
+
+import pycontain
+from pycontain.kernel import syscalls
+from pycontain.runtime.probe import is_privileged
+
+TESTS = Path(__file__).parent
+RINGS_OF_CONTAINERS = {"kernel", "against"}
+
+
+def ring_of(item):
+    return item.path.relative_to(TESTS).parts[0]
+
+
+def pytest_collection_modifyitems(items):
+    wrong, reason = ("rootless", "an ordinary user") if is_privileged() else ("root", "root")
+    for item in items:
+        if ring_of(item) in RINGS_OF_CONTAINERS:
+            item.add_marker(ring_of(item))
+        if item.get_closest_marker(wrong):
+            item.add_marker(pytest.mark.skip(reason=f"holds only for {reason}"))
+
+
+@pytest.fixture(autouse=True)
+def clean_machine(request):
+    """In the rings with containers: a state folder of its own, and nothing left behind. First in, last out."""
+    if ring_of(request.node) in RINGS_OF_CONTAINERS:
+        request.getfixturevalue("state_folder")
+        request.getfixturevalue("no_leaks")
+
+
+@pytest.fixture(scope="session")
+def private_mounts():
+    """As root, mounts of our own, so that no test can change those of the machine.
+
+    They are shared within our namespace, as systemd has them: what escapes from the zygote shows here.
+    """
+    if is_privileged():
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        for propagation in (syscalls.MS_PRIVATE, syscalls.MS_SHARED):
+            syscalls.mount(None, "/", None, syscalls.MS_REC | propagation, None)
+
+
+@pytest.fixture(scope="session")
+def state_folder(private_mounts):
+    """The state folder of this session; when it ends, the zygote has left nothing in it.
+
+    Below /var/tmp, because /tmp may be in memory, where Linux before 6.6 lets an ordinary user have no overlay.
+    """
+    folder = tempfile.mkdtemp(prefix="pycontain-tests-", dir="/var/tmp")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYCONTAIN_STATE", folder)
+        yield folder
+        pycontain.shutdown()
+        if os.listdir(folder):  # a test may have killed a zygote: the next one sweeps its folder
+            pycontain.prewarm()
+            pycontain.shutdown()
+    left = os.listdir(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    assert left == [], f"shutdown() left {left} in the state folder"

@@ -1,0 +1,157 @@
+"""What a test may leave behind, seen from outside: a test that leaves any of it fails, and is told what it was.
+
+Observed are the descriptors of this process, the processes below it and below its zygote, the mounts of its
+namespace, control groups, network interfaces, and the writable layers in the zygote's folder. What belongs to the
+engine itself and lives as long as it does is no leak.
+
+It is also a pytest plugin: ``python -m pytest -p leaks``.
+"""
+
+import gc
+import os
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import attrs
+import pytest
+
+from pycontain.runtime import engine as engines, watch
+
+PATIENCE = 5.0  # seconds for what ends after it has been answered: the zygote reaps and removes then
+_SPARE_LAYERS = 2  # the zygote keeps so many empty ones for the next starts
+
+
+@attrs.frozen
+class Snapshot:
+    """What there is at one moment, each thing by a text that names it."""
+
+    descriptors: frozenset[str]
+    processes: frozenset[str]
+    mounts: frozenset[str]
+    cgroups: frozenset[str]
+    interfaces: frozenset[str]
+    layers: frozenset[str]
+
+    @classmethod
+    def take(cls):
+        """Observe now."""
+        zygote = zygote_pid()
+        return cls(
+            descriptors=frozenset(_descriptors()),
+            processes=frozenset(_processes(zygote)),
+            mounts=frozenset(_mounts()),
+            cgroups=frozenset(_cgroups()),
+            interfaces=frozenset(_listed("/sys/class/net")),
+            layers=frozenset(_layers_in_use(zygote)),
+        )
+
+    def leaked_since(self, before):
+        """One line for each thing that is here and was not there *before*."""
+        return [
+            f"{field.name}: {name}"
+            for field in attrs.fields(Snapshot)
+            for name in sorted(getattr(self, field.name) - getattr(before, field.name))
+        ]
+
+
+def wait_for_leaks(before, patience=PATIENCE):
+    """What has been left since *before* and does not go away by itself within *patience* seconds."""
+    leaked = Snapshot.take().leaked_since(before)
+    if not leaked:
+        return leaked
+    gc.collect()  # a cycle that holds a descriptor is untidy, and no leak
+    deadline = time.monotonic() + patience
+    while (leaked := Snapshot.take().leaked_since(before)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return leaked
+
+
+def zygote_pid():
+    """The zygote of this process, also when it is dead and not reaped; 0 when there is none."""
+    engine = engines._engine
+    if engine is None or engine._closed:
+        return 0
+    text = Path(f"/proc/self/fdinfo/{engine.pidfd}").read_text(encoding="ascii")
+    pid = next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pid:"))
+    return max(pid, 0)
+
+
+def _listed(folder):
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError, PermissionError, ProcessLookupError):
+        return []
+
+
+def _engine_descriptors():
+    engine, watcher = engines._engine, watch._watcher
+    if engine is not None and not engine._closed:
+        yield from (engine.control.fileno(), engine.pidfd, engine.images_fd, engine._errors)
+    if watcher is not None:
+        yield watcher._poll.fileno()
+
+
+def _descriptors():
+    own = set(_engine_descriptors())
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:  # the one that listdir used
+            continue
+        if int(name) not in own:
+            yield f"{name} -> {target}"
+
+
+def _processes(zygote):
+    names, children = {}, defaultdict(list)
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        # proc_pid_stat(5): the name is in parentheses and may hold more of them; state and parent follow.
+        name, _, rest = stat.partition("(")[2].rpartition(")")
+        state, parent = rest.split()[:2]
+        names[int(pid)] = f"{pid} {name} ({state})"
+        children[int(parent)].append(int(pid))
+    below = list(children[os.getpid()])
+    while below:
+        pid = below.pop()
+        below += children[pid]
+        if pid != zygote:
+            yield names[pid]
+
+
+def _mounts():
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        fields = line.split()
+        yield f"{fields[4]} {fields[fields.index('-') + 1]} (mount {fields[0]})"
+
+
+def _cgroups():
+    for mount in _mounts():
+        folder, kind, *_ = mount.split()
+        if kind in {"cgroup", "cgroup2"}:
+            for path, names, _ in os.walk(folder):
+                yield from (f"{path}/{name}" for name in names if "pycontain" in name)
+
+
+def _layers_in_use(zygote):
+    """One name for each writable layer beyond the spare ones; which of them are spare only the zygote knows."""
+    if not zygote:
+        return
+    # Seen from the zygote, which may have mounted a file system in memory there.
+    folder = f"/proc/{zygote}/root{engines._engine.folder}/layers"
+    layers = sum(name.isdigit() for name in _listed(folder))
+    yield from (f"writable layer {number} in use" for number in range(1, layers - _SPARE_LAYERS + 1))
+
+
+@pytest.fixture
+def no_leaks():
+    """Fail the test that leaves something behind."""
+    before = Snapshot.take()
+    yield
+    leaked = wait_for_leaks(before)
+    if leaked:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(leaked), pytrace=False)
