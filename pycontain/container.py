@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self, TypeVar, overload
 
 import attrs
 
-from pycontain import image as images
-from pycontain import process
+from pycontain import image as images, process
 from pycontain.errors import InvalidSpec
 from pycontain.oci.source import Source, parse_source
 from pycontain.runtime import engine as engines
@@ -354,7 +353,9 @@ class Container:
         *max_output* bytes are kept. *profile* fills ``timings.steps``. With *text* streams are UTF-8, and what is none becomes U+FFFD.
         """
         began = time.monotonic()
-        run = process.Run.parse(input_=input, timeout=timeout, text=text, max_output=max_output, profile=profile)
+        run = process.Run.parse(
+            input_=input, timeout=timeout, text=text, max_output=max_output, profile=profile
+        )
         prepared = self._prepare(argv)
         return process.run_to_end(prepared, run, check=check, began=began)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import signal as signals
 import threading
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pycontain.container import Container, ContainerSpec
     from pycontain.runtime.engine import Engine
     from pycontain.sandbox.image import RunnableImage
-    from pycontain.sandbox.plan import Plan, WireStep
+    from pycontain.sandbox.plan import Plan
     from pycontain.sandbox.spec import SandboxSpec
 
 Text = TypeVar("Text", str, bytes)
@@ -175,13 +176,18 @@ class Compiled:
     sandbox: SandboxSpec
     plan: Plan
     image: RunnableImage
-    steps: tuple[WireStep, ...]
+    prefix: bytes
+    steps: bytes
     contents: tuple[bytes, ...]
 
     @classmethod
     def of(cls, sandbox: SandboxSpec, plan: Plan, image: RunnableImage) -> Compiled:
         """Translate *plan* once."""
-        return cls(sandbox, plan, image, plan.wire()[:-1], tuple(file.reveal() for file in sandbox.files))
+        wire, prefix = plan.wire(), plan.prefix_length()
+        contents = tuple(file.reveal() for file in sandbox.files)
+        return cls(
+            sandbox, plan, image, marshal.dumps(wire[:prefix]), marshal.dumps(wire[prefix:-1]), contents
+        )
 
     def prepare(self, engine: Engine, argv: tuple[str, ...]) -> Prepared:
         """Join with a command line."""
@@ -201,10 +207,11 @@ class Prepared:
         """The plan, with whatever command line it was compiled for."""
         return self.compiled.plan
 
-    def steps(self) -> tuple[WireStep, ...]:
-        """The wire form with this command line."""
-        sandbox = self.compiled.sandbox
-        return (*self.compiled.steps, ("Execute", (), self.argv, sandbox.env, sandbox.init))
+    def wire(self) -> tuple[Any, ...]:
+        """The plan in its parts with this command line, and the contents of files, as a request carries them."""
+        compiled, sandbox = self.compiled, self.compiled.sandbox
+        execute = ("Execute", (), self.argv, sandbox.env, sandbox.init)
+        return compiled.prefix, compiled.steps, execute, compiled.contents
 
 
 def run_to_end(prepared: Prepared, run: Run, *, check: bool, began: float) -> Completed[Any]:
@@ -212,7 +219,7 @@ def run_to_end(prepared: Prepared, run: Run, *, check: bool, began: float) -> Co
     options = PROFILE if run.profile else 0
     exchange = Exchange(input_=run.input, limit=run.max_output, options=options)
     try:
-        request = ("start", new_id(), prepared.steps(), prepared.compiled.contents, exchange.options)
+        request = ("start", new_id(), exchange.options, *prepared.wire())
         _send(prepared.engine, request, exchange)
         completed = _converse(exchange, prepared, run, began)
     finally:
@@ -292,7 +299,7 @@ def start(container: Container, prepared: Prepared, run: Run, *, began: float) -
     exchange = Exchange(input_=run.input, limit=run.max_output, options=NOTIFY)
     ident = new_id()
     try:
-        request = ("start", ident, prepared.steps(), prepared.compiled.contents, exchange.options)
+        request = ("start", ident, exchange.options, *prepared.wire())
         _send(prepared.engine, request, exchange)
         converse(exchange, None, until=lambda: exchange.started is not None)
         error = failure_of(exchange, prepared.plan, prepared.engine)
@@ -441,7 +448,7 @@ class Running:
         prepared = self._container.prepare_exec(engine, argv, env=env, user=user, workdir=workdir)
         exchange = Exchange(input_=run.input, limit=run.max_output)
         try:
-            _send(engine, ("exec", new_id(), self.id, prepared.steps(), exchange.options), exchange)
+            _send(engine, ("exec", self.id, new_id(), exchange.options, *prepared.wire()), exchange)
             completed = _converse(exchange, prepared, run, began)
         finally:
             exchange.close()

@@ -112,15 +112,20 @@ def _processes(zygote):
             continue
         # proc_pid_stat(5): the name is in parentheses and may hold more of them; state and parent follow.
         name, _, rest = stat.partition("(")[2].rpartition(")")
-        state, parent = rest.split()[:2]
-        names[int(pid)] = f"{pid} {name} ({state})"
-        children[int(parent)].append(int(pid))
+        names[int(pid)] = name
+        children[int(rest.split()[1])].append(int(pid))
+    own = {zygote, _spare_child(zygote, names, children[zygote])}
     below = list(children[os.getpid()])
     while below:
         pid = below.pop()
         below += children[pid]
-        if pid != zygote:
-            yield names[pid]
+        if pid not in own:
+            yield f"{pid} {names[pid]}"
+
+
+def _spare_child(zygote, names, children):
+    """The child that the zygote keeps for the next start: until it is used it has the zygote's name. 0 if none."""
+    return next((pid for pid in children if names[pid] == names.get(zygote)), 0)
 
 
 def _mounts():

@@ -26,56 +26,75 @@ _EXTRA = (
     _CHANNEL + 1
 )  # the container's pidfd for an exec, or a pipe that closes at the exec of a payload without init
 _STAGE = _EXTRA + 1
-_OVERLAY = "MountOverlay"  # the first step that depends on the image
 _TASK_LIMIT = 1 << 18
 
 
-def prefix_length(steps: tuple[Any, ...]) -> int:
-    """How many steps come before the image matters."""
-    return next((place for place, step in enumerate(steps) if step[0] == _OVERLAY), 0)
-
-
 class Task:
-    """A request, the folder of the writable layer, and the moment when the zygote took it up."""
+    """What a child is for: a container's or command's id, its plan in three parts, and where its writable layer is.
 
-    def __init__(self, request: tuple[Any, ...], folder: str, taken: float) -> None:
-        self.request = request
-        _, self.ident, self.steps, self.contents, self.options = request
+    The parts of the plan are the steps before the image matters, those after, and the execution. The first two travel
+    as bytes, because the zygote need not understand them: it only compares the first with what a spare has done.
+    """
+
+    def __init__(
+        self,
+        ident: str,
+        options: int,
+        prefix: bytes,
+        steps: bytes,
+        execute: tuple[Any, ...],
+        contents: tuple[bytes, ...],
+        folder: str = "",
+        taken: float = 0.0,
+    ) -> None:
+        self.ident = ident
+        self.options = options
+        self.prefix = prefix
+        self.steps = steps
+        self.execute = execute
+        self.contents = contents
         self.folder = folder
-        self.taken = taken
+        self.taken = taken  # the moment when the zygote took it up
 
     def packed(self) -> bytes:
-        """For a spare child."""
-        return marshal.dumps((self.request, self.folder, self.taken))
+        """For a spare child, which has done the prefix."""
+        rest = (self.steps, self.execute, self.contents, self.folder, self.taken)
+        return marshal.dumps((self.ident, self.options, self.prefix, *rest))
+
+    @property
+    def has_init(self) -> bool:
+        """Whether somebody of ours stays beside the payload."""
+        return bool(self.execute[-1])
 
 
 class Spare:
     """A child that waits, with the steps of *prefix* done."""
 
-    def __init__(self, pid: int, pidfd: int, line: socket.socket, prefix: tuple[Any, ...]) -> None:
+    def __init__(self, pid: int, pidfd: int, line: socket.socket, prefix: bytes) -> None:
         self.pid = pid
         self.pidfd = pidfd
         self.line = line
         self.prefix = prefix
 
     @classmethod
-    def make(cls, prefix: tuple[Any, ...], last_capability: int) -> Spare | None:
+    def make(cls, prefix: bytes, last_capability: int) -> Spare | None:
         """Fork one; None when the host is short of something, since a start will say so with better words."""
+        steps = marshal.loads(prefix)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            pid, pidfd = syscalls.clone3(prefix[0][-1], exit_signal=signal.SIGCHLD)
+            pid, pidfd = syscalls.clone3(steps[0][-1], exit_signal=signal.SIGCHLD)
         except OSError:
             ours.close()
             return None
         else:
             if pid == 0:
-                _wait_for_task(theirs, prefix, last_capability)
+                _wait_for_task(theirs, steps, last_capability)
         finally:
             theirs.close()
         return cls(pid, pidfd, ours, prefix)
 
 
-def _wait_for_task(line: socket.socket, prefix: tuple[Any, ...], last_capability: int) -> None:
+def _wait_for_task(line: socket.socket, steps: tuple[Any, ...], last_capability: int) -> None:
     """The life of a spare. A step that fails in advance is reported to the task that it would have served."""
     try:
         os.dup2(line.fileno(), _CHANNEL, inheritable=False)
@@ -84,12 +103,12 @@ def _wait_for_task(line: socket.socket, prefix: tuple[Any, ...], last_capability
         prepared = perform.Child(last_capability)
         refused: perform.StepRefused | None = None
         try:
-            perform.perform(prefix, prepared, 1)
+            perform.perform(steps, prepared, 1)
         except perform.StepRefused as error:
             refused = error
         packet, fds, _, _ = socket.recv_fds(line, _TASK_LIMIT, 8, socket.MSG_CMSG_CLOEXEC)
         if packet:
-            live(prepared, Task(*marshal.loads(packet)), fds, first=len(prefix), refused=refused)
+            live(prepared, Task(*marshal.loads(packet)), fds, done=len(steps), refused=refused)
     finally:
         os._exit(127)
 
@@ -98,11 +117,14 @@ def live(
     child: perform.Child,
     task: Task,
     fds: list[int],
-    first: int = 1,
+    done: int = 0,
     refused: perform.StepRefused | None = None,
 ) -> None:
-    """Perform what is left of the task's plan and become the payload, or its init. Never returns."""
-    steps, options = task.steps, task.options
+    """Perform what is left of the task's plan and become the payload, or its init. Never returns.
+
+    *done* steps were performed by the spare that this child was, the last of them with *refused* if not None.
+    """
+    options = task.options
     try:
         times = [task.taken, time.monotonic()]
         _arrange_descriptors(child, fds, stdin=bool(options & STDIN))
@@ -110,8 +132,13 @@ def live(
             if refused is not None:
                 raise refused
             child.belong(task.ident, task.folder, task.contents)
-            perform.perform(steps[:-1], child, first, times if options & PROFILE else None)
-            _, _, argv, env, init = steps[-1]
+            profile = times if options & PROFILE else None
+            if not done:
+                prefix = marshal.loads(task.prefix)
+                perform.perform(prefix, child, 1, profile)
+                done = len(prefix)
+            perform.perform(marshal.loads(task.steps), child, 0, profile, done)
+            _, _, argv, env, init = task.execute
             os.umask(0o022)
             _open_null(options)
             values = supervise.environment(env, child.home, child.hostname)

@@ -51,7 +51,10 @@ class SubordinateIds:
 
 @attrs.frozen
 class Cgroups:
-    """The control groups of this process. ``present`` controllers exist here; for ``usable`` ones it may make groups."""
+    """The control groups of this process: the controllers ``present`` here, and those ``usable`` for groups that it makes.
+
+    ``own`` is the directory of its group; with several hierarchies, of one that takes no groups if there is such a one.
+    """
 
     layout: CgroupLayout = CgroupLayout.V2
     own: str = "/"
@@ -117,6 +120,7 @@ class Findings:
     obstacles: tuple[tuple[str, str], ...] = ()  # as probe.user_namespace_obstacles() gives them
     subordinate: SubordinateIds = SubordinateIds()
     cgroups: Cgroups = Cgroups()
+    overlay: bool = True  # among the file systems, built in or loaded
     state: StateFolder = StateFolder()
     seccomp: frozenset[str] = frozenset({"allow", "errno", "kill_process", "user_notif"})
     landlock: int = 6
@@ -140,6 +144,7 @@ def probe_findings(trial: Trial) -> Findings:
         obstacles=tuple(probe.user_namespace_obstacles()),
         subordinate=probe_subordinate_ids(),
         cgroups=probe_cgroups(),
+        overlay="overlay" in (probe.read_setting("/proc/filesystems") or "").split(),
         state=probe_state_folder(engine.state_folder()),
         seccomp=frozenset((probe.read_setting("/proc/sys/kernel/seccomp/actions_avail") or "").split()),
         landlock=landlock.abi_version(),
@@ -205,25 +210,26 @@ class _Hierarchy:
 def probe_cgroups() -> Cgroups:
     """What the own groups offer; see cgroups(7)."""
     texts = (probe.read_setting(f"/proc/self/{name}") or "" for name in ("mountinfo", "cgroup"))
-    present, usable, own = set[str](), set[str](), ""
+    layout, own, present, usable = probe.cgroup_layout(), "", set[str](), set[str]()
     for hierarchy in parse_hierarchies(*texts):
         if hierarchy.directory is None:
             present |= hierarchy.controllers
             continue
         names = hierarchy.controllers or _controllers_of(hierarchy.directory)
         present |= names
-        if names & CONTROLLERS:
-            own = hierarchy.directory
-            usable |= names if _takes_children(hierarchy.directory) else set()
-    return Cgroups(probe.cgroup_layout(), own, frozenset(present), frozenset(usable))
+        if names & CONTROLLERS or layout is CgroupLayout.V2:
+            takes = _takes_children(hierarchy.directory)
+            usable |= names if takes else set()
+            own = own if own and takes else hierarchy.directory
+    return Cgroups(layout, own, frozenset(present), frozenset(usable))
 
 
 def parse_hierarchies(mountinfo: str, cgroup: str) -> list[_Hierarchy]:
     """Join proc_pid_mountinfo(5) with /proc/self/cgroup: what is mounted, and where the own group lies in it."""
-    groups = {}
+    groups: dict[frozenset[str], str] = {}
     for line in cgroup.splitlines():
-        _, controllers, path = line.split(":", 2)
-        groups[frozenset(filter(None, controllers.split(",")))] = path
+        _, names, path = line.split(":", 2)
+        groups[frozenset(filter(None, names.split(",")))] = path
     found = []
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")

@@ -67,16 +67,23 @@ class Child:
 
 
 def perform(
-    steps: Sequence[tuple[Any, ...]], child: Child, first: int = 0, times: list[float] | None = None
+    steps: Sequence[tuple[Any, ...]],
+    child: Child,
+    first: int,
+    times: list[float] | None = None,
+    before: int = 0,
 ) -> None:
-    """Do *steps* in order, from the one at index *first*; raise :class:`StepRefused` at the first that fails."""
+    """Do *steps* in order, from the one at index *first*; raise :class:`StepRefused` at the first that fails.
+
+    *before* is how many steps of the plan precede these; *times* collects the moment at which each was done.
+    """
     for index in range(first, len(steps)):
         name, tolerate, *fields = steps[index]
         try:
             DOERS[name](child, *fields)
         except OSError as error:
             if error.errno not in tolerate:
-                raise StepRefused(index, error.errno or 0, str(error.filename or "")) from error
+                raise StepRefused(before + index, error.errno or 0, str(error.filename or "")) from error
         if times is not None:
             times.append(time.monotonic())
 
@@ -149,7 +156,9 @@ def mount_overlay(child: Child, lowerdirs: Sequence[str], options: Sequence[str]
     if len(text) > 3800 or any(mark in path for path in lowerdirs for mark in ":,\\"):
         opened = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in lowerdirs]
         text = ":".join(map(_through, opened))
-    settings = ",".join((f"lowerdir={text}", f"upperdir={child.folder}/upper", f"workdir={child.folder}/work", *options))
+    settings = ",".join(
+        (f"lowerdir={text}", f"upperdir={child.folder}/upper", f"workdir={child.folder}/work", *options)
+    )
     syscalls.mount("overlay", ROOT, "overlay", 0, settings)
     for fd in opened:
         os.close(fd)
@@ -267,8 +276,10 @@ def install_file(  # noqa: D103 - as the step says
     name = str(child.installed)
     child.installed += 1
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=child.files)
-    with open(fd, "wb", buffering=0) as file:
-        file.write(_content(child, content, place))
+    try:
+        _write_all(fd, _content(child, content, place))
+    finally:
+        os.close(fd)
     tree = syscalls.open_tree(child.files, name, syscalls.OPEN_TREE_CLONE)
     try:
         if read_only:
@@ -281,6 +292,12 @@ def install_file(  # noqa: D103 - as the step says
             os.close(target)
     finally:
         os.close(tree)
+
+
+def _write_all(fd: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
 
 
 def _content(child: Child, content: str, place: int) -> bytes:
@@ -373,10 +390,13 @@ def _account_file(path: str) -> str:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:  # an image without accounts is an ordinary one
         return ""
-    with open(fd, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
             return ""
-        return file.read(_ACCOUNT_FILE_LIMIT).decode("utf-8", "surrogateescape")
+        return os.read(fd, min(found.st_size, _ACCOUNT_FILE_LIMIT)).decode("utf-8", "surrogateescape")
+    finally:
+        os.close(fd)
 
 
 def change_directory(child: Child, path: str) -> None:

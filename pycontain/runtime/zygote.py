@@ -11,9 +11,9 @@ Then it answers requests, one at a time, from the owner's socket:
 ================================================  ====================================================
 request                                           then
 ================================================  ====================================================
-``start id steps contents options`` + fds         a container; its channel reports ``pid``, ``failed``,
+``start id options plan …`` + fds                 a container; its channel reports ``pid``, ``failed``,
                                                   ``started``, ``result`` and at last ``gone``
-``exec id container steps options`` + fds         the same for one more command in a running container
+``exec container id options plan …`` + fds        the same for one more command in a running container
 end of file                                       everything is ended and removed, and the zygote exits
 ================================================  ====================================================
 
@@ -85,7 +85,7 @@ class Zygote:
         self.poll = select.epoll()
         self.children: dict[int, Running] = {}  # by pidfd and by channel
         self.containers: dict[str, Running] = {}
-        self.prefix: tuple[Any, ...] = ()  # the first steps of the last plan, for the next spare
+        self.prefix = b""  # the first steps of the last plan, for the next spare
         self.spare: child.Spare | None = None
         self.closing = False
         self.poll.register(control, select.EPOLLIN)
@@ -133,54 +133,51 @@ class Zygote:
         if not message:
             self.close()
             return
-        if message.startswith(
-            _LARGE
-        ):  # the request is in a file in memory, because a packet cannot be that long
+        if message.startswith(_LARGE):  # too long for a packet, so it is in a file in memory
             with open(fds.pop(0), "rb") as body:
                 message = body.read()
-        match marshal.loads(message)[0]:
+        verb, *arguments = marshal.loads(message)
+        match verb:
             case "start":
-                self._start(fds, message)
+                self._start(fds, child.Task(*arguments))
             case "exec":
-                self._exec(fds, message)
-            case verb:
+                target, *rest = arguments
+                self._exec(fds, target, child.Task(*rest))
+            case _:
                 raise ValueError(f"unknown request {verb!r}")
 
-    def _start(self, fds: list[int], raw: bytes) -> None:
-        _, ident, steps, _, options = request = marshal.loads(raw)
+    def _start(self, fds: list[int], task: child.Task) -> None:
         channel = socket.socket(fileno=fds[0])
-        folder = ""
-        silent = (
-            bool(options & child.NOTIFY) and not steps[-1][-1]
-        )  # nobody stays to say that the payload runs
+        # Without an init nobody stays to say that the payload runs.
+        silent = bool(task.options & child.NOTIFY) and not task.has_init
         try:
             if silent:
                 executed, in_child = os.pipe2(os.O_CLOEXEC)
                 fds.append(in_child)
-            folder = self.state.take_layer()
-            task = child.Task(request, folder, time.monotonic())
+            task.taken = time.monotonic()
+            task.folder = self.state.take_layer()
             pid, pidfd = self._hand_to_spare(task, fds) or self._clone(task, fds)
         except OSError as error:
-            self._refuse(channel, fds, folder, error)
+            self._refuse(channel, fds, task.folder, error)
             return
         for fd in fds[1:]:
             os.close(fd)
-        container = Running(ident, pid, pidfd, channel, folder)
+        container = Running(task.ident, pid, pidfd, channel, task.folder)
         self._watch(container)
         if silent:
             container.executed = executed
             self._listen(container, executed)
-        self.containers[ident] = container
-        if options & child.NOTIFY:
+        self.containers[task.ident] = container
+        if task.options & child.NOTIFY:
             say(channel, "pid", fds=(pidfd,))
 
     def _clone(self, task: child.Task, fds: list[int]) -> tuple[int, int]:
-        """A child of its own for *task*."""
-        steps = task.steps
-        pid, pidfd = syscalls.clone3(steps[_CLONE_INDEX][-1], exit_signal=signal.SIGCHLD)
+        """A child of its own for *task*; the next one may find a spare for the same first steps."""
+        flags = marshal.loads(task.prefix)[0][-1]
+        pid, pidfd = syscalls.clone3(flags, exit_signal=signal.SIGCHLD)
         if pid == 0:
             child.live(perform.Child(self.last_capability), task, fds)
-        self.prefix = steps[: child.prefix_length(steps)]
+        self.prefix = task.prefix
         return pid, pidfd
 
     def _hand_to_spare(self, task: child.Task, fds: list[int]) -> tuple[int, int] | None:
@@ -188,7 +185,7 @@ class Zygote:
         spare, self.spare = self.spare, None
         if spare is None:
             return None
-        if task.steps[: len(spare.prefix)] != spare.prefix:
+        if task.prefix != spare.prefix or task.options & child.PROFILE:
             self._dismiss(spare)
             return None
         try:
@@ -207,14 +204,13 @@ class Zygote:
         if self.spare is None and self.prefix and not self.closing:
             self.spare = child.Spare.make(self.prefix, self.last_capability)
 
-    def _exec(self, fds: list[int], raw: bytes) -> None:
-        _, ident, target, steps, options = marshal.loads(raw)
+    def _exec(self, fds: list[int], target: str, task: child.Task) -> None:
         channel = socket.socket(fileno=fds[0])
         container = self.containers.get(target)
         try:
             if container is None:
                 raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
-            task = child.Task(("start", target, steps, (), options), "", time.monotonic())
+            task.taken = time.monotonic()
             syscalls.setns(container.pidfd, syscalls.CLONE_NEWPID)
             try:
                 pid, pidfd = syscalls.clone3(0, exit_signal=signal.SIGCHLD)
@@ -227,7 +223,7 @@ class Zygote:
             return
         for fd in fds[1:]:
             os.close(fd)
-        self._watch(Running(ident, pid, pidfd, channel))
+        self._watch(Running(task.ident, pid, pidfd, channel))
 
     def _refuse(self, channel: socket.socket, fds: list[int], folder: str, error: OSError) -> None:
         if folder:

@@ -114,11 +114,6 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
     )
 
 
-def common_prefix(plan: Plan) -> int:
-    """How many steps at the beginning do not depend on the image."""
-    return next(place for place, step in enumerate(plan.steps) if isinstance(step, MountOverlay))
-
-
 def namespaces() -> Iterator[Step]:
     """A process in namespaces of its own, tied to the zygote's life."""
     yield Clone(

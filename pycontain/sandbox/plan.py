@@ -10,7 +10,7 @@ import attrs
 
 from pycontain.sandbox import capabilities
 from pycontain.sandbox.host import HostFacts
-from pycontain.sandbox.steps import Execute, Step
+from pycontain.sandbox.steps import Execute, MountOverlay, Step
 
 WireStep = tuple[Any, ...]
 
@@ -58,6 +58,10 @@ class Plan:
     def wire(self) -> tuple[WireStep, ...]:
         """The steps as plain tuples, in the same order: a failure is an index into both."""
         return tuple(map(wire_of, self.steps))
+
+    def prefix_length(self) -> int:
+        """How many steps come before the image matters: a spare child may have done them for another container."""
+        return next((place for place, step in enumerate(self.steps) if isinstance(step, MountOverlay)), 1)
 
     def with_argv(self, argv: tuple[str, ...]) -> Plan:
         """The same plan for another command line."""

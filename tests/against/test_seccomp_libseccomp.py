@@ -14,8 +14,7 @@ import tempfile
 
 import attrs
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from seccomp_machine import MACHINES, Machine, bits_of, horizon_of, names_by_number
 
 from pycontain.kernel.syscall_tables import I386_IPC, I386_SOCKETCALL, Abi, numbers_of
@@ -186,19 +185,19 @@ def is_narrow(abi, name, index):
 
 
 def several_conditions(abi, name):
-    """Several arguments that must all fit, or several fits for one argument.
+    """Several arguments that must all fit, or several values for one argument.
 
-    Both at once make libseccomp 2.5 allow what no rule allows.
+    Mixtures make libseccomp 2.5 wrong: it allows what no rule allows, and the reverse.
     """
 
-    def condition(index):
+    def condition(index, ops=tuple(Op)):
         value = values if is_narrow(abi, name, index) else wide
-        return st.builds(Arg, st.just(index), st.sampled_from(Op), value, value)
+        return st.builds(Arg, st.just(index), st.sampled_from(ops), value, value)
 
     indexes = st.lists(st.integers(0, 5), min_size=1, max_size=3, unique=True)
     together = indexes.flatmap(lambda some: st.tuples(*map(condition, sorted(some)))).map(lambda args: [args])
     instead = st.integers(0, 5).flatmap(
-        lambda index: st.lists(st.tuples(condition(index)), max_size=3, unique=True)
+        lambda index: st.lists(st.tuples(condition(index, (Op.EQ,))), max_size=3, unique=True)
     )
     return st.one_of(together, instead)
 
