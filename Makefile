@@ -5,27 +5,41 @@
 
 PYTHON := .venv/bin/python
 READY := .venv/ready
+RINGS := ring-caller
 
-.PHONY: demo test check rings bench setup clean
+# Root runs the kernel ring twice more: as a user with subordinate ids, and as one without.
+ifeq ($(shell id -u),0)
+RINGS += ring-subids ring-single
+endif
+
+# One failure does not hide the next.
+MAKEFLAGS += --keep-going
+
+.PHONY: demo test lint format types $(RINGS) bench setup clean
 
 demo: setup
 	$(PYTHON) .ci/demo.py
 
-test: check rings
+test: lint format types $(RINGS)
 
-check: setup
+lint: setup
 	.venv/bin/ruff check .
+
+format: setup
 	.venv/bin/ruff format --check .
+
+types: setup
 	.venv/bin/mypy
 
-# All rings as whoever calls. Root then runs the kernel ring twice more, as users with and without subordinate ids.
-rings: setup
+ring-caller: setup
 	.ci/apt-packages test
 	$(PYTHON) -m pytest
-ifeq ($(shell id -u),0)
+
+ring-subids: setup
 	.ci/as-user pycontain-test -m pytest -p no:cacheprovider tests/kernel
+
+ring-single: setup
 	.ci/as-user pycontain-single -m pytest -p no:cacheprovider tests/kernel
-endif
 
 bench: setup
 	$(PYTHON) -m benchmarks

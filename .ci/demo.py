@@ -27,7 +27,9 @@ def main():
     show(f"{box}.run('python3', '-c', ...)", first.stdout.strip())
 
     plan = box.plan(*command)
-    show(f"what that did: the first of {len(plan)} steps, on {plan.host}", *str(plan).splitlines()[1:8], "...")
+    show(
+        f"what that did: the first of {len(plan)} steps, on {plan.host}", *str(plan).splitlines()[1:8], "..."
+    )
 
     again = statistics.median(box.run("true", check=True).duration for _ in range(REPEATS))
     show(

@@ -25,7 +25,7 @@ def measure(bench: Bench) -> Iterator[Row | Growth]:
         ours = timed(lambda: running.exec("true", check=True))
         yield compare(row, ours, bench.subprocess_true(), bench.rounds)
     with ExitStack() as stack:
-        owners = {idle: stack.enter_context(open_owner(bench, idle=idle)) for idle in _IDLE}
+        owners = {idle: stack.enter_context(open_owner(bench.rootfs, idle=idle)) for idle in _IDLE}
         contestants = {float(idle): _asking(owner) for idle, owner in owners.items()}
         yield grow(Growth("exec", 'exec("true")', "with running containers", ()), contestants, bench.rounds)
 

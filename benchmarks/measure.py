@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
 from benchmarks.results import Growth, Row, Spread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
     from contextlib import AbstractContextManager
 
     from benchmarks.bench import Bench
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
     Once = Callable[[], float]  # does it once and returns what it took
 
+Name = TypeVar("Name", bound="Hashable")
+
 _WARM_UP = 3
+# What the last act left to be done after it had answered must not fall into the next one's time: we ourselves
+# let an init exit and make a spare child then.
+PAUSE = 0.02
 
 
 class Unavailable(Exception):
@@ -49,11 +54,17 @@ def timed(act: Callable[[], object]) -> Once:
     return once
 
 
-def interleave(contestants: Mapping[object, Once], rounds: int) -> dict[object, list[float]]:
+def in_a_row(once: Once, times: int) -> Once:
+    """A measurement of so many without a pause: the mean of what each took."""
+    return lambda: statistics.fmean(once() for _ in range(times))
+
+
+def interleave(contestants: Mapping[Name, Once], rounds: int) -> dict[Name, list[float]]:
     """Every contestant once per round, always in the same order; the first rounds are thrown away."""
-    found: dict[object, list[float]] = {name: [] for name in contestants}
+    found: dict[Name, list[float]] = {name: [] for name in contestants}
     for number in range(-min(_WARM_UP, rounds), rounds):
         for name, once in contestants.items():
+            time.sleep(PAUSE)
             took = once()
             if number >= 0:
                 found[name].append(took)
@@ -83,5 +94,5 @@ def against(bench: Bench, row: Row, ours: Once, peer: Peer, rounds: int) -> Row:
 
 def grow(growth: Growth, contestants: Mapping[float, Once], rounds: int) -> Growth:
     """Fill *growth*: one contestant for each size, interleaved as rivals are."""
-    series = interleave(dict(contestants), rounds)
+    series = interleave(contestants, rounds)
     return attrs.evolve(growth, points=tuple((size, statistics.median(series[size])) for size in contestants))

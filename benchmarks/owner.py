@@ -12,18 +12,17 @@ from benchmarks.measure import timed
 from benchmarks.remote import Remote, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from benchmarks.bench import Bench
     from pycontain.process import Running
 
 _PAGE = 4096
 _MEGABYTE = 1 << 20
 
 
-def open_owner(bench: Bench, *, megabytes: int = 0, idle: int = 0, prefix: Sequence[str] = ()) -> Remote:
+def open_owner(rootfs: str, *, megabytes: int = 0, idle: int = 0, prefix: Sequence[str] = ()) -> Remote:
     """Start one that has touched *megabytes* and holds *idle* containers; *prefix* is the command that starts it."""
-    settings = {"rootfs": bench.rootfs, "megabytes": megabytes, "idle": idle}
+    settings = {"rootfs": rootfs, "megabytes": megabytes, "idle": idle}
     return Remote("benchmarks.owner", settings, prefix=prefix)
 
 
@@ -36,8 +35,13 @@ def main() -> None:
         idle = [stack.enter_context(container.start("sleep", "infinity")) for _ in range(settings["idle"])]
         run = timed(lambda: container.run("true", check=True))
         exec_ = timed(lambda: idle[0].exec("true", check=True))
+        answers: dict[str, Callable[[], object]] = {
+            "run": run,
+            "exec": exec_,
+            "memory": lambda: _memory(idle),
+        }
         run()
-        serve(lambda request: {"run": run, "exec": exec_, "memory": lambda: _memory(idle)}[request]())
+        serve(lambda request: answers[request]())
 
 
 def _memory(idle: list[Running]) -> dict[str, int]:

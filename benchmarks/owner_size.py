@@ -27,7 +27,9 @@ def measure(bench: Bench) -> Iterator[Row | Growth]:
         return
     with ExitStack() as stack:
         sizes = (_SMALL, _MIDDLE, _LARGE)
-        owners = {size: _asking(stack.enter_context(open_owner(bench, megabytes=size))) for size in sizes}
+        owners = {
+            size: _asking(stack.enter_context(open_owner(bench.rootfs, megabytes=size))) for size in sizes
+        }
         yield compare(row, owners[_LARGE], owners[_SMALL], bench.rounds)
         contestants = {size / 1000: owner for size, owner in owners.items()}
         yield grow(Growth("owner size", 'run("true")', "GB of the owner", ()), contestants, bench.rounds)

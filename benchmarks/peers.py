@@ -129,7 +129,7 @@ def bundle_config(rootfs: str) -> dict[str, Any]:
             "args": ["true"],
             "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
             "cwd": "/",
-            "capabilities": {kind: capabilities for kind in ("bounding", "effective", "permitted")},
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
             "noNewPrivileges": True,
         },
         "root": {"path": rootfs, "readonly": True},

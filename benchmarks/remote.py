@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Self
@@ -13,6 +14,7 @@ from benchmarks.measure import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+_EXCEPTION = re.compile(r"(\w+\.)+\w+: ")
 _PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -30,7 +32,7 @@ class Remote:
             raise
 
     def ask(self, request: object) -> Any:
-        """The answer to *request*; :class:`Unavailable` with the last line of its errors when it has ended."""
+        """The answer to *request*; :class:`Unavailable` with its error when it has ended."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{json.dumps(request)}\n")
         self._process.stdin.flush()
@@ -41,8 +43,7 @@ class Remote:
         line = self._process.stdout.readline()
         if not line:
             assert self._process.stderr is not None
-            said = self._process.stderr.read().strip().splitlines()
-            raise Unavailable(said[-1] if said else "it ended without a word")
+            raise Unavailable(_last_error(self._process.stderr.read()))
         return json.loads(line)
 
     def close(self) -> None:
@@ -53,6 +54,12 @@ class Remote:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _last_error(said: str) -> str:
+    """The exception at the end of a traceback, without the notes below it; or the last line, whatever it is."""
+    lines = said.strip().splitlines() or ["it ended without a word"]
+    return next((line for line in reversed(lines) if _EXCEPTION.match(line)), lines[-1])
 
 
 def serve(answer: Callable[[Any], object]) -> None:

@@ -30,7 +30,7 @@ class Spread:
         )
 
     def __str__(self) -> str:
-        return f"{short(self.median)} ({short(self.p10)}–{short(self.p90)})"
+        return f"{short(self.median)} ({short(self.p10)}-{short(self.p90)})"
 
 
 @attrs.frozen
@@ -68,7 +68,7 @@ class Row:
     score: float | None = None
     goal: Goal | None = None
     unit: str = "ms"
-    score_unit: str = "×"
+    score_unit: str = "x"
     missing: str = ""
 
     @property
@@ -78,7 +78,7 @@ class Row:
         return self.goal.verdict(self.score) if self.goal else ""
 
     def cells(self) -> tuple[str, ...]:
-        score = self.missing if self.score is None else f"{short(self.score)} {self.score_unit}"
+        score = "" if self.score is None else f"{short(self.score)} {self.score_unit}"
         return (
             self.act,
             self.ours,
@@ -126,7 +126,7 @@ class Growth:
         )
 
 
-HEAD = ("act", "ours", "against", "ours, median (p10–p90)", "theirs", "score", "goal", "stretch", "verdict")
+HEAD = ("act", "ours", "against", "ours, median (p10-p90)", "theirs", "score", "goal", "stretch", "verdict")
 
 
 def short(value: float) -> str:
@@ -135,14 +135,20 @@ def short(value: float) -> str:
 
 
 def table(found: Sequence[Row | Growth]) -> str:
-    """A table for a terminal that is also Markdown."""
+    """A table for a terminal that is also Markdown, then what could not be run and why."""
     lines = [HEAD, *(result.cells() for result in found)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, tuple("-" * width for width in widths))
-    return "\n".join(
+    text = "\n".join(
         f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |"
         for line in lines
     )
+    missing = [
+        f"{row.act}, against {row.peer}: {row.missing}"
+        for row in found
+        if isinstance(row, Row) and row.missing
+    ]
+    return "\n".join((text, "", *(f"- not run: {line}" for line in missing)) if missing else (text,))
 
 
 def as_json(result: Row | Growth) -> dict[str, object]:

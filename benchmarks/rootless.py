@@ -25,7 +25,8 @@ def measure(bench: Bench) -> Iterator[Row]:
     row = Row("rootless", "run as a user", "run as root", goal=Goal(1.5, 1.2))
     try:
         user = _user_with_subordinate_ids()
-        with open_owner(bench) as root, open_owner(bench, prefix=_becoming(user)) as ordinary:
+        rootfs = _owned_by(user, bench)
+        with open_owner(rootfs) as root, open_owner(rootfs, prefix=_becoming(user)) as ordinary:
             yield compare(row, _asking(ordinary), _asking(root), bench.rounds)
     except Unavailable as reason:
         yield attrs.evolve(row, missing=str(reason))
@@ -47,6 +48,16 @@ def _user_with_subordinate_ids() -> pwd.struct_passwd:
     if not found:
         raise Unavailable("no user has subordinate ids in /etc/subuid")
     return found[0]
+
+
+def _owned_by(user: pwd.struct_passwd, bench: Bench) -> str:
+    """The same root file system, as the user would have unpacked it: root's files cannot be changed by his containers."""
+    rootfs = f"{bench.folder}/rootfs-of-a-user"
+    shutil.copytree(bench.rootfs, rootfs)
+    for path, folders, files in os.walk(rootfs):
+        for name in (".", *folders, *files):
+            os.chown(f"{path}/{name}", user.pw_uid, user.pw_gid)
+    return rootfs
 
 
 def _becoming(user: pwd.struct_passwd) -> tuple[str, ...]:

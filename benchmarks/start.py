@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+import attrs
+
 from benchmarks import peers
-from benchmarks.measure import Peer, against, grow, timed
+from benchmarks.measure import Peer, against, grow, in_a_row, timed
 from benchmarks.owner import open_owner
 from benchmarks.results import Goal, Growth, Row
 
@@ -27,6 +29,9 @@ _PEERS = (
     Peer("runc run", peers.runc, Goal(0.2, 0.12)),
     Peer("docker run", peers.docker, Goal(0.015, 0.01)),
 )
+# Without a pause there is no time to prepare the next start: what is done in advance must be paid, too.
+_IN_A_ROW = _PEERS[1:5]
+_RUN = 30
 _IDLE = (0, 10, 100, 500)
 _MOUNTS = (0, 10, 50)
 
@@ -34,13 +39,25 @@ _MOUNTS = (0, 10, 50)
 def measure(bench: Bench) -> Iterator[Row | Growth]:
     for peer in _PEERS:
         yield against(bench, Row("start", 'run("true")', ""), bench.run_true(), peer, bench.rounds)
+    for peer in _IN_A_ROW:
+        row = Row("start", f"{_RUN} runs without a pause, each", "")
+        yield against(bench, row, in_a_row(bench.run_true(), _RUN), _repeated(peer), bench.long_rounds)
     yield _beside_idle_containers(bench)
     yield _with_mounts(bench)
 
 
+def _repeated(peer: Peer) -> Peer:
+    @contextmanager
+    def open_repeated(bench: Bench) -> Iterator[Once]:
+        with peer.open(bench) as once:
+            yield in_a_row(once, _RUN)
+
+    return attrs.evolve(peer, open=open_repeated)
+
+
 def _beside_idle_containers(bench: Bench) -> Growth:
     with ExitStack() as stack:
-        owners = {idle: stack.enter_context(open_owner(bench, idle=idle)) for idle in _IDLE}
+        owners = {idle: stack.enter_context(open_owner(bench.rootfs, idle=idle)) for idle in _IDLE}
         contestants = {float(idle): _asking(owner) for idle, owner in owners.items()}
         return grow(Growth("start", 'run("true")', "beside idle containers", ()), contestants, bench.rounds)
 

@@ -1,11 +1,40 @@
-"""Containers without a daemon: a library whose containers belong to, and end with, your process."""
+"""Containers without a daemon: a library whose containers belong to, and end with, your process.
+
+The names below are loaded at their first use: the zygote imports this package too, and must stay small.
+"""
 
 from __future__ import annotations
 
-from pycontain.container import Container
-from pycontain.process import Completed, Running
-from pycontain.runtime.engine import prewarm, shutdown
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pycontain.container import Container
+    from pycontain.process import Completed, Running
+    from pycontain.runtime.engine import prewarm, shutdown
 
 __version__ = "0.1.0"
 
+_HOMES = {
+    "Completed": "pycontain.process",
+    "Container": "pycontain.container",
+    "Running": "pycontain.process",
+    "prewarm": "pycontain.runtime.engine",
+    "shutdown": "pycontain.runtime.engine",
+}
+
 __all__ = ["Completed", "Container", "Running", "prewarm", "shutdown"]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - so that the zygote does without
+
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

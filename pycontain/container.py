@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, Self, TypeVar, overload
 
 import attrs
@@ -20,13 +21,15 @@ from pycontain.sandbox.size import parse_size
 from pycontain.sandbox.spec import MASKED_PATHS, File, Mount, SandboxSpec, Secret, Tmpfs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     from pycontain.process import Completed, Running
     from pycontain.runtime.engine import Engine
+    from pycontain.sandbox.host import HostFacts
     from pycontain.sandbox.image import RunnableImage
     from pycontain.sandbox.plan import Plan
+    from pycontain.sandbox.seccomp import Profile
 
 Given = TypeVar("Given")
 Value = TypeVar("Value")
@@ -131,6 +134,7 @@ class ContainerSpec:
     stop_signal: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
     capabilities: frozenset[str] = caps.DEFAULT
+    seccomp: Profile | str = "default"
     rlimits: tuple[tuple[str, int, int], ...] = ()
 
 
@@ -288,6 +292,26 @@ class Container:
             dropped = [door.read(caps.parse_capability, name) for name in drop]
         return self._with(capabilities=caps.granted(added, dropped))
 
+    def seccomp(self, profile: str | os.PathLike[str] | Mapping[str, object]) -> Container:
+        """Filter system calls: ``"default"`` is Docker's profile for the capabilities granted, ``"unconfined"`` no filter.
+
+        Anything else is a profile in Docker's format: a path to its JSON file, or the object that the file would hold.
+        """
+        if profile in ("default", "unconfined"):
+            return self._with(seccomp=profile)
+        from pycontain.sandbox.seccomp import parse_profile  # noqa: PLC0415 - costs 30 ms, needed by the first start only
+
+        if isinstance(profile, Mapping):
+            return self._with(seccomp=parse_profile(profile))
+        try:
+            with open(profile, "rb") as file:
+                return self._with(seccomp=parse_profile(file.read()))
+        except OSError as error:
+            raise InvalidSpec(
+                f"the seccomp profile {os.fspath(profile)!r} cannot be read: {error.strerror}",
+                hint="name a JSON file, or one of default and unconfined",
+            ) from error
+
     def rlimit(self, name: str, soft: int, hard: int | None = None) -> Container:
         """Set a limit of setrlimit(2), such as ``"nofile"``; *hard* is *soft* when not given, -1 means unlimited."""
         top = soft if hard is None else hard
@@ -389,7 +413,7 @@ class Container:
         compiled: process.Compiled | None = engine.plans.get(key)
         if compiled is None:
             image = images.runnable(self.spec.image, engine)
-            sandbox = attrs.evolve(sandbox_spec(changed.spec, image), init=True)
+            sandbox = attrs.evolve(sandbox_spec(changed.spec, image, engine.facts), init=True)
             compiled = process.Compiled.of(sandbox, compile_exec(sandbox, engine.facts), image)
             engine.remember(key, compiled)
         return compiled.prepare(engine, argv)
@@ -399,7 +423,7 @@ class Container:
         compiled: process.Compiled | None = engine.plans.get(self.spec)
         if compiled is None:
             image = images.runnable(self.spec.image, engine)
-            sandbox = sandbox_spec(self.spec, image)
+            sandbox = sandbox_spec(self.spec, image, engine.facts)
             compiled = process.Compiled.of(sandbox, compile_plan(sandbox, engine.facts), image)
             engine.remember(self.spec, compiled)
         return compiled.prepare(engine, command_line(self.spec, compiled.image, argv))
@@ -424,7 +448,20 @@ def command_line(spec: ContainerSpec, image: RunnableImage, argv: tuple[str, ...
     return line
 
 
-def sandbox_spec(spec: ContainerSpec, image: RunnableImage) -> SandboxSpec:
+def seccomp_program(spec: ContainerSpec, host: HostFacts) -> bytes | None:
+    """The filter for the capabilities that *spec* grants, on this architecture and kernel."""
+    if spec.seccomp == "unconfined":
+        return None
+    from pycontain.sandbox.seccomp_default import default_profile  # noqa: PLC0415 - as in Container.seccomp
+    from pycontain.sandbox.seccomp_filter import compile_profile  # noqa: PLC0415
+
+    profile = default_profile() if isinstance(spec.seccomp, str) else spec.seccomp
+    return compile_profile(
+        profile, capabilities=spec.capabilities, architecture=host.machine, kernel=host.kernel
+    )
+
+
+def sandbox_spec(spec: ContainerSpec, image: RunnableImage, host: HostFacts) -> SandboxSpec:
     """What the image says, overridden by what the container says."""
     return SandboxSpec(
         rootfs=image.rootfs,
@@ -440,4 +477,6 @@ def sandbox_spec(spec: ContainerSpec, image: RunnableImage) -> SandboxSpec:
         capabilities=spec.capabilities,
         masked_paths=(*MASKED_PATHS, *image.masked_paths),
         rlimits=spec.rlimits,
+        seccomp=seccomp_program(spec, host),
+        seccomp_name=spec.seccomp if isinstance(spec.seccomp, str) else "given",
     )

@@ -16,7 +16,8 @@ from pathlib import Path
 import attrs
 import pytest
 
-from pycontain.runtime import engine as engines, watch
+from pycontain.runtime import engine as engines
+from pycontain.runtime import watch
 
 PATIENCE = 5.0  # seconds for what ends after it has been answered: the zygote reaps and removes then
 _SPARE_LAYERS = 2  # the zygote keeps so many empty ones for the next starts
@@ -157,6 +158,6 @@ def no_leaks():
     """Fail the test that leaves something behind."""
     before = Snapshot.take()
     yield
-    leaked = wait_for_leaks(before)
+    leaked = wait_for_leaks(before, PATIENCE)
     if leaked:
         pytest.fail("the test left behind:\n  " + "\n  ".join(leaked), pytrace=False)

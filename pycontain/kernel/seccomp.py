@@ -15,6 +15,10 @@ _SPEC_ALLOW = 1 << 2
 _NUMBERS = {"x86_64": 317, "aarch64": 277}
 
 
+# With the interpreter lock held, as in syscalls.py: the zygote has one thread, and the call is short.
+_syscall = ctypes.PyDLL(None, use_errno=True).syscall
+
+
 class _Program(ctypes.Structure):
     """``struct sock_fprog`` (linux/filter.h)."""
 
@@ -28,11 +32,8 @@ def set_filter(program: bytes) -> None:
     must hold CAP_SYS_ADMIN in its user namespace. Raises OSError: EACCES without that right, EINVAL for a
     program that the kernel refuses.
     """
-    libc = ctypes.PyDLL(None, use_errno=True)
     number = ctypes.c_long(_NUMBERS[os.uname().machine])
     argument = _Program(len(program) // 8, program)
-    if libc.syscall(
-        number, ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(_SPEC_ALLOW), ctypes.byref(argument)
-    ):
+    if _syscall(number, ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(_SPEC_ALLOW), ctypes.byref(argument)):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))

@@ -5,7 +5,7 @@ imports this module, so it needs only ``os``, ``struct`` and ``ctypes``. Calls a
 lock held (``PyDLL``): they are short, and :func:`clone3` returns in a child where nobody else could hand the
 lock back.
 """
-# ruff: noqa: PLC0414 - "X as X" is how a module says that it also offers X
+# ruff: noqa: I001, PLC0414 - "X as X" is how a module says that it also offers X, and one statement is enough
 
 from __future__ import annotations
 

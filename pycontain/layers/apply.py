@@ -383,6 +383,7 @@ class _Applier:
     def _finish(self, directory: Directory) -> None:
         entry = directory.entry
         found = directory.found
+        self._drop_idle_markers(directory)
         fd = self.tree.fd(directory)
         if directory.opaque and self.overlay:
             os.setxattr(fd, self.whiteouts.value + "opaque", b"y")
@@ -393,6 +394,12 @@ class _Applier:
             self._dress(fd, _implied(directory, *self.tree.me), ours=True)
         else:
             self._restore(fd, directory, found)
+
+    def _drop_idle_markers(self, directory: Directory) -> None:
+        # Where nothing shines through, overlayfs does not look for markers, and lists them as files.
+        if self.overlay and directory.whiteouts and directory.is_hiding:
+            for name in directory.whiteouts - directory.placed:
+                self.tree.remove(directory, name)
 
     def _restore(self, fd: int, directory: Directory, found: os.stat_result) -> None:
         if self.tree.locked(directory):

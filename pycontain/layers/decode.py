@@ -62,6 +62,8 @@ _WITH_CONTENT = frozenset(b"0\07DS")  # the size field of all others is without 
 _VOLUME_LABEL = b"V"
 _EXTENDED, _GLOBAL = frozenset({b"x", b"X"}), b"g"  # X: Solaris
 _LONG = {b"L": b"path", b"K": b"linkpath"}  # GNU, in the words of pax
+_EXTENSIONS = _EXTENDED | _LONG.keys() | {_GLOBAL, _VOLUME_LABEL}
+_FIELDS = frozenset({b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"})  # what a pax record overrides
 _OLD_SPARSE = b"S"
 
 _MAX_EXTENSION = 1 << 20  # bytes of all headers before an entry; Go allows as much for one
@@ -142,26 +144,23 @@ class Decoder:
         room = _MAX_EXTENSION
         following: bytes | None = header
         while following is not None and (flag := following[156:157]) not in _KINDS:
+            if flag not in _EXTENSIONS:
+                where = printable(text(following[:100]))
+                raise UnsupportedEntry(f"the entry {where!r} has the unknown tar type {flag!r}", path=where)
             body = self._extension(following, room)
             room -= BLOCK + len(body)  # an entry may have many such headers, but not more in all
             if flag in _EXTENDED:
                 records += pax_records(body)
             elif flag == _GLOBAL:
-                self._extend_globals(body)
+                self._globals |= {key: value for key, value in pax_records(body) if key in _FIELDS}
             elif flag in _LONG:
                 long[_LONG[flag]] = text(body)
-            elif flag != _VOLUME_LABEL:
-                where = printable(text(following[:100]))
-                raise UnsupportedEntry(f"the entry {where!r} has the unknown tar type {flag!r}", path=where)
             following = self._next_header()
         if following is None:
+            if records or long:
+                raise self._ends_too_soon()
             return None
         return self._entry(following, self._globals | long | dict(records), records)
-
-    def _extend_globals(self, body: bytes) -> None:
-        self._globals |= pax_records(body)
-        if sum(len(key) + len(value) for key, value in self._globals.items()) > _MAX_EXTENSION:
-            raise InvalidImage("the global pax headers of the layer are too long")
 
     def _extension(self, header: bytes, room: int) -> bytes:
         size = number(header[SIZE_AT])
@@ -250,9 +249,12 @@ class Decoder:
         self._chunk, self._at = memoryview(b""), 0
         return False
 
+    def _ends_too_soon(self) -> InvalidImage:
+        return InvalidImage(f"the layer ends too soon, in or after {printable(self.path)!r}")
+
     def _available(self) -> int:
         if self._at == len(self._chunk) and not self._refill():
-            raise InvalidImage(f"the layer ends too soon, in or after {printable(self.path)!r}")
+            raise self._ends_too_soon()
         return len(self._chunk) - self._at
 
     def _take(self, size: int) -> bytes:

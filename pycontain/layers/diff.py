@@ -28,6 +28,7 @@ from pycontain.layers.entries import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from io import FileIO
 
     from pycontain.layers.entries import Xattrs
 
@@ -63,7 +64,7 @@ def diff(
     the whole tree. *include_root* adds an entry for the root itself, which an upper directory has for no reason of its
     own. No time will be later than *newest* (nanoseconds), so that a build can be repeated.
 
-    Each content has to be taken before the next entry. The tree must not change meanwhile; a file that does is found
+    Each content has to be taken before the next entry, and is closed then. The tree must not change meanwhile; a file that does is found
     out by :func:`~pycontain.layers.encode.encode`. :class:`LayerError` for what cannot be read,
     :class:`UnsupportedEntry` for what no layer can hold.
     """
@@ -146,11 +147,9 @@ class _Walk:
                 (),
             )
         elif stat.S_ISREG(found.st_mode):
-            fd = os.open(name, _OPEN, dir_fd=level.fd)
-            try:
-                yield self.entry(path, found, self.xattrs(fd, path)), _chunks(fd, path)
-            finally:
-                os.close(fd)
+            # A file object, since a number that is closed too early may soon name another file.
+            with open(os.open(name, _OPEN, dir_fd=level.fd), "rb", buffering=0) as file:
+                yield self.entry(path, found, self.xattrs(file.fileno(), path)), _chunks(file, path)
         elif stat.S_ISLNK(found.st_mode):
             yield attrs.evolve(self.entry(path, found), target=os.readlink(name, dir_fd=level.fd)), ()
         elif not stat.S_ISSOCK(found.st_mode):
@@ -191,9 +190,9 @@ def _whiteout(directory: bytes, name: bytes) -> Entry:
     return Entry(directory + b"/" + name if directory else name, Kind.FILE)
 
 
-def _chunks(fd: int, path: bytes) -> Iterator[bytes]:
+def _chunks(file: FileIO, path: bytes) -> Iterator[bytes]:
     with _explained(path):
-        while chunk := os.read(fd, _CHUNK):
+        while chunk := file.read(_CHUNK):
             yield chunk
 
 

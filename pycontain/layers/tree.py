@@ -64,6 +64,11 @@ class Directory:
         return self._above or self
 
     @property
+    def is_hiding(self) -> bool:
+        """Whether nothing of the layers below shows here, because it or a directory above is opaque."""
+        return self.opaque or (self._above is not None and self._above.is_hiding)
+
+    @property
     def path(self) -> bytes:
         """The path below the root, without links."""
         names = []

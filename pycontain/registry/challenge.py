@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 MAX_CHALLENGE: Final = 16 * 2**10
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, 5.6.2
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, 5.6.2, "token"
 # One item of the list: a scheme, a parameter, or a scheme with its first parameter (RFC 9110, 11.6.1).
 _ITEM = re.compile(
-    rf"[ \t,]*(?:(?P<scheme>{_TOKEN})(?:[ \t]+(?=[^ \t,=])|(?=[ \t]*(?:,|$))))?"
-    rf"(?:(?P<name>{_TOKEN})[ \t]*=[ \t]*(?:\"(?P<quoted>(?:[^\"\\]|\\.)*)\"|(?P<plain>{_TOKEN})))?"
+    rf"[ \t,]*(?:(?P<scheme>{_WORD})(?:[ \t]+(?=[^ \t,=])|(?=[ \t]*(?:,|$))))?"
+    rf"(?:(?P<name>{_WORD})[ \t]*=[ \t]*(?:\"(?P<quoted>(?:[^\"\\]|\\.)*)\"|(?P<plain>{_WORD})))?"
 )
 _ESCAPED = re.compile(r"\\(.)")
 
@@ -54,12 +54,16 @@ def _items(text: str) -> Iterator[tuple[str, str, str]]:
 # --- scopes ---------------------------------------------------------------------------------------------
 
 
+def _actions(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(names)
+
+
 @attrs.frozen(order=True)
 class Scope:
     """What a token allows: actions on one resource, ``repository:library/alpine:pull``."""
 
     resource: str
-    actions: frozenset[str] = attrs.field(converter=frozenset, order=sorted)
+    actions: frozenset[str] = attrs.field(converter=_actions, order=sorted)
 
     def __str__(self) -> str:
         return f"{self.resource}:{','.join(sorted(self.actions))}"
@@ -78,7 +82,7 @@ def to_push(repository: str) -> Scope:
 def parse_scopes(text: str) -> frozenset[Scope]:
     """Read the scopes of a challenge: words of ``type:name:action,action``. Others are left out."""
     return merged(
-        Scope(resource, filter(None, actions.split(",")))
+        Scope(resource, [action for action in actions.split(",") if action])
         for resource, colon, actions in (word.rpartition(":") for word in text.split())
         if colon and ":" in resource
     )

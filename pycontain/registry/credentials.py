@@ -38,7 +38,7 @@ _PROGRAM_TIMEOUT = 60.0  # it may ask the user to unlock a key ring
 # docker-credential-helpers: how a program says that it has no entry, on standard output with exit code 1.
 _NOTHING_STORED = b"credentials not found in native keychain"
 # docker-credential-helpers: the user name that marks the secret as an identity token.
-_TOKEN_USER = "<token>"
+_NO_USER = "<token>"
 
 
 def _masked(value: str) -> str:
@@ -217,7 +217,7 @@ def _parse_output(name: str, registry: str, output: bytes) -> Credentials | None
         members = None  # the cause would quote the secret
     match members:
         case {"Username": str(username), "Secret": str(secret)}:
-            if username == _TOKEN_USER:
+            if username == _NO_USER:
                 return Credentials(identity_token=secret)
             found = Credentials(username, secret)
             return None if found == Credentials() else found

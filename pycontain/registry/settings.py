@@ -64,7 +64,9 @@ class RegistrySettings:
 # Docker Hub's API does not live where its references say.
 _API_HOSTS: Final = {DEFAULT_REGISTRY: "registry-1.docker.io"}
 
-_MIRROR = re.compile(r"(?:(https?)://)?([A-Za-z0-9.-]+(?::[0-9]+)?|\[[A-Fa-f0-9:]+\](?::[0-9]+)?)((?:/[a-z0-9._-]+)*)/?")
+_MIRROR = re.compile(
+    r"(?:(https?)://)?([A-Za-z0-9.-]+(?::[0-9]+)?|\[[A-Fa-f0-9:]+\](?::[0-9]+)?)((?:/[a-z0-9._-]+)*)/?"
+)
 
 
 @attrs.frozen

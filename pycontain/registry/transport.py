@@ -18,9 +18,10 @@ from __future__ import annotations
 import io
 import os
 import random
+import re
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
 from urllib.parse import unquote, urljoin, urlsplit
 
 import attrs
@@ -45,8 +46,6 @@ PASSING_TROUBLE: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 TOO_MANY_REQUESTS: Final = 429
 
-T = TypeVar("T")
-
 _READS = frozenset({"GET", "HEAD"})
 _BLOCK = 2**18
 _LITTLE = 2**16  # reading so much to its end is cheaper than a new connection
@@ -68,6 +67,10 @@ class Body:
         return cls(io.BytesIO(content), len(content))
 
 
+def _headers(members: Mapping[str, str]) -> FrozenMap[str]:
+    return frozen(members)
+
+
 @attrs.frozen
 class Request:
     """One request. ``repeatable`` says that doing it twice is as good as doing it once.
@@ -78,7 +81,7 @@ class Request:
 
     method: str
     url: str
-    headers: FrozenMap[str] = attrs.field(default=EMPTY, converter=frozen)
+    headers: FrozenMap[str] = attrs.field(default=EMPTY, converter=_headers)
     body: Body | None = attrs.field(default=None, repr=False)
     authorization: str = attrs.field(default="", repr=False)
     repeatable: bool = True
@@ -141,56 +144,66 @@ class Answer:
         self.close()
 
 
+@attrs.frozen
+class _PoolKey:
+    pid: int
+    tls: bool
+    proxy: str | None
+
+
 @attrs.define(eq=False)
 class Transport:
     """Sends requests as the settings of one registry say. Connections are made when needed and kept for the next."""
 
     settings: RegistrySettings
-    _pools: dict[tuple[int, str | None], urllib3.PoolManager] = attrs.field(factory=dict, repr=False)
+    _pools: dict[_PoolKey, urllib3.PoolManager] = attrs.field(factory=dict, repr=False)
 
     def send(self, request: Request) -> Answer:
         """The answer, whatever its status, after redirects and retries. The caller closes it."""
-        return self._repeated(request, lambda answer: answer)
-
-    def fetch(self, request: Request, limit: int) -> tuple[Answer, bytes]:
-        """The answer, closed, and its whole body, which is read within the same retries."""
-
-        def whole(answer: Answer) -> tuple[Answer, bytes]:
-            with answer:
-                return answer, answer.read_all(limit)
-
-        return self._repeated(request, whole)
-
-    def close(self) -> None:
-        """End all idle connections. The transport may be used again."""
-        while self._pools:
-            self._pools.popitem()[1].clear()
-
-    def _repeated(self, request: Request, take: Callable[[Answer], T]) -> T:
         attempt = 1
         while True:
             try:
                 answer = self._follow(request)
                 wait = self._wait_after(request, attempt, answer)
                 if wait is None:
-                    return take(answer)
+                    return answer
                 answer.close()
             except TransferInterrupted:
-                wait = self._wait(attempt) if request.repeatable else None
+                wait = self.wait_after(attempt) if request.repeatable else None
                 if wait is None:
                     raise
             time.sleep(wait)
             attempt += 1
+
+    def fetch(self, open_answer: Callable[[], Answer], limit: int) -> tuple[Answer, bytes]:
+        """The answer, closed, and its whole body; *open_answer* is called again when reading the body breaks."""
+        attempt = 1
+        while True:
+            with open_answer() as answer:
+                try:
+                    return answer, answer.read_all(limit)
+                except TransferInterrupted:
+                    wait = self.wait_after(attempt)
+                    if wait is None:
+                        raise
+            time.sleep(wait)
+            attempt += 1
+
+    def wait_after(self, attempt: int, asked: float = 0.0) -> float | None:
+        """Seconds to wait after failed attempt number *attempt*, None to give up."""
+        return self.settings.retries.wait_after(attempt, random.random(), asked)  # noqa: S311 - jitter is no secret
+
+    def close(self) -> None:
+        """End all idle connections. The transport may be used again."""
+        while self._pools:
+            self._pools.popitem()[1].clear()
 
     def _wait_after(self, request: Request, attempt: int, answer: Answer) -> float | None:
         # A server that limits the rate has not looked at the request, so any may be repeated.
         repeatable = request.repeatable or answer.status == TOO_MANY_REQUESTS
         if not repeatable or answer.status not in PASSING_TROUBLE:
             return None
-        return self._wait(attempt, retry_after(answer.headers))
-
-    def _wait(self, attempt: int, asked: float = 0.0) -> float | None:
-        return self.settings.retries.wait_after(attempt, random.random(), asked)  # noqa: S311 - jitter is no secret
+        return self.wait_after(attempt, retry_after(answer.headers))
 
     # --- redirects --------------------------------------------------------------------------------------
 
@@ -231,14 +244,14 @@ class Transport:
 
     def _pool_for(self, url: str) -> urllib3.PoolManager:
         # After a fork the parent's sockets are still open in the child, and must stay the parent's.
-        key = os.getpid(), _proxy_for(url)
+        key = _PoolKey(os.getpid(), url.startswith("https:"), _proxy_for(url))
         pool = self._pools.get(key)
         if pool is None:
             # Two threads may both come here; setdefault keeps one pool and the other was never used.
-            pool = self._pools.setdefault(key, self._new_pool(key[1]))
+            pool = self._pools.setdefault(key, self._new_pool(key.proxy, tls=key.tls))
         return pool
 
-    def _new_pool(self, proxy: str | None) -> urllib3.PoolManager:
+    def _new_pool(self, proxy: str | None, *, tls: bool) -> urllib3.PoolManager:
         import urllib3  # noqa: PLC0415 - nothing but a registry needs it
 
         timeout = urllib3.Timeout(connect=self.settings.connect_timeout, read=self.settings.read_timeout)
@@ -246,7 +259,7 @@ class Transport:
             "maxsize": _MAX_IDLE,
             "timeout": timeout,
             "blocksize": _BLOCK,
-            "ssl_context": _tls_context(self.settings),
+            "ssl_context": _tls_context(self.settings) if tls else None,
         }
         if proxy is None:
             pool = urllib3.PoolManager(**options)
@@ -273,16 +286,17 @@ def origin_of(url: str) -> tuple[str, str, int]:
 
 
 _PORTS = {"http": 80, "https": 443}
+_END_OF_HOST = re.compile(r"[/?#\\]")
 
 
 def host_of(url: str) -> str:
     """Host and port as in the text of *url*, without a user name and a password."""
-    return urlsplit(url).netloc.rpartition("@")[2]
+    return _END_OF_HOST.split(url.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
 
 
 def redirected(request: Request, location: str) -> Request:
     """*request* sent to *location* instead, with what may go along."""
-    url = urljoin(request.url, location)
+    url = _joined(request.url, location)
     before, after = origin_of(request.url), origin_of(url)
     if before == after:
         return attrs.evolve(request, url=url)
@@ -299,6 +313,13 @@ def redirected(request: Request, location: str) -> Request:
     return attrs.evolve(request, url=url, authorization="")
 
 
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise RegistryError(f"{host_of(url)} redirects to no address that can be asked") from error
+
+
 def _is_redirect(method: str, status: int) -> bool:
     # RFC 9110, 15.4: with the older statuses a client may change the method, so only reads follow them.
     return status in ({301, 302, 303, 307, 308} if method in _READS else {307, 308})
@@ -311,12 +332,13 @@ def _without_query(url: str) -> str:
 
 def _proxy_for(url: str) -> str | None:
     """The proxy that the environment names, as Go programs do it: never for loopback addresses."""
-    from urllib.request import getproxies_environment, proxy_bypass_environment  # noqa: PLC0415 - heavy
+    from urllib import request  # noqa: PLC0415 - heavy
 
-    proxies = getproxies_environment()
-    proxy = proxies.get(urlsplit(url).scheme) or proxies.get("all")
+    proxies = request.getproxies_environment()
+    proxy = proxies.get(url.partition(":")[0]) or proxies.get("all")
     host = host_of(url)
-    if not proxy or is_loopback(host) or proxy_bypass_environment(host):
+    bypass = request.proxy_bypass_environment  # type: ignore[attr-defined] # typeshed knows only macOS's
+    if not proxy or is_loopback(host) or bypass(host):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
 
@@ -355,15 +377,15 @@ class _Reader:
         return content
 
 
-def _tls_context(settings: RegistrySettings) -> ssl.SSLContext | None:
-    if settings.plain_http and settings.tls_verify and settings.ca is None:
-        return None  # mirrors and redirects may still use TLS, by urllib3's defaults, which are the same
+def _tls_context(settings: RegistrySettings) -> ssl.SSLContext:
     import ssl  # noqa: PLC0415 - 20 ms, and nothing but TLS needs it
 
     context = ssl.create_default_context()
     if settings.ca is not None:
         try:
-            context.load_verify_locations(**{"capath" if os.path.isdir(settings.ca) else "cafile": settings.ca})
+            context.load_verify_locations(
+                **{"capath" if os.path.isdir(settings.ca) else "cafile": settings.ca}
+            )
         except OSError as error:  # also what ssl raises
             raise RegistryError(
                 f"{settings.ca} cannot be used as certificates to trust: {error.strerror or error}",

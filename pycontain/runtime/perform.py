@@ -18,7 +18,7 @@ import stat
 import time
 from typing import TYPE_CHECKING, Any
 
-from pycontain.kernel import netdevice, privileges, syscalls
+from pycontain.kernel import netdevice, privileges, seccomp, syscalls
 from pycontain.sandbox.accounts import UnknownAccount, resolve_user
 
 if TYPE_CHECKING:
@@ -446,6 +446,12 @@ def set_no_new_privs(child: Child) -> None:
     privileges.set_no_new_privs()
 
 
+def set_seccomp(child: Child, program: bytes, name: str) -> None:
+    """seccomp(2)."""
+    del child, name
+    seccomp.set_filter(program)
+
+
 def join_namespaces(child: Child, flags: int) -> None:
     """setns(2) with the pidfd of the container's PID 1, which the zygote left at descriptor 4."""
     del child
@@ -479,5 +485,6 @@ DOERS: dict[str, Callable[..., None]] = {
     "SetCapabilities": set_capabilities,
     "SetParentDeathSignal": set_parent_death_signal,
     "SetNoNewPrivs": set_no_new_privs,
+    "SetSeccomp": set_seccomp,
     "JoinNamespaces": join_namespaces,
 }

@@ -3,7 +3,7 @@
 The program asks for the audit architecture first: an unknown one kills the process, because no number can be
 trusted then. Below that stands one binary search per architecture, over ranges of numbers that get the same
 outcome; i386 and x32 programs meet the same policy as native ones. A call that is decided by its number alone
-passes about ten instructions, and the kernel (since 5.11) remembers at loading time which numbers are always
+passes about a dozen instructions, and the kernel (since 5.11) remembers at loading time which numbers are always
 allowed, so those never run the program again. The leaves of the search hold the conditions on arguments.
 
 Three decisions need words:
@@ -106,17 +106,27 @@ def _return(answer: Answer) -> bpf.Item:
 _Outcome: TypeAlias = tuple[Case, ...]
 
 
-def _ranges(policy: Policy, abis: tuple[Abi, ...]) -> list[tuple[int, _Outcome]]:
-    """The first number of each range and what all its numbers get; ascending, from 0 up to the last number.
+@attrs.frozen
+class _Range:
+    """The numbers from *first* up to the next range, and what they all get."""
 
-    *abis* share one audit architecture and have ascending numbers.
-    """
+    first: int
+    outcome: _Outcome
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the number alone decides."""
+        return len(self.outcome) == 1
+
+
+def _ranges(policy: Policy, abis: tuple[Abi, ...]) -> list[_Range]:
+    """Every number, in ascending order; *abis* share one audit architecture and ascend too."""
     starts: dict[int, _Outcome] = {}
     for abi in abis:
         starts |= _starts(policy, abi)
     if abis == (Abi.X86_64,):
         starts[Abi.X32.first_number] = (Case((), _NOT_THERE),)  # what a kernel without x32 says
-    return [(next(group)[0], outcome) for outcome, group in groupby(starts.items(), key=itemgetter(1))]
+    return [_Range(next(group)[0], outcome) for outcome, group in groupby(starts.items(), key=itemgetter(1))]
 
 
 def _starts(policy: Policy, abi: Abi) -> dict[int, _Outcome]:
@@ -151,6 +161,7 @@ def _outcomes(policy: Policy, abi: Abi) -> dict[int, _Outcome]:
 
 
 def _at_last(cases: tuple[Case, ...], default: Answer) -> tuple[Case, ...]:
+    """What must follow *cases* so that one of them always holds."""
     return () if cases and not cases[-1].args else (Case((), default),)
 
 
@@ -190,17 +201,35 @@ def _carried(
 # --- the program ----------------------------------------------------------------------------------------
 
 
-def _search(ranges: Sequence[tuple[int, _Outcome]]) -> Iterator[bpf.Item]:
+def _search(ranges: Sequence[_Range]) -> Iterator[bpf.Item]:
     """Find the range of the number in A, and return what it gets."""
+    # Most ranges need no more than a return, and share it: the kernel's work at loading grows with the length.
+    returns = {item.outcome[0].answer: bpf.Label() for item in ranges if item.is_plain}
+    yield from _halve(ranges, returns)
+    for answer, label in returns.items():
+        yield label
+        yield _return(answer)
+
+
+def _halve(ranges: Sequence[_Range], returns: Mapping[Answer, bpf.Label]) -> Iterator[bpf.Item]:
     if len(ranges) == 1:
-        yield from _decide(ranges[0][1])
+        yield from _decide(ranges[0].outcome)
         return
     middle = len(ranges) // 2
-    upper = bpf.Label()
-    yield bpf.Jump(bpf.JGE, ranges[middle][0], true=upper)
-    yield from _search(ranges[:middle])
-    yield upper
-    yield from _search(ranges[middle:])
+    lower, upper = ranges[:middle], ranges[middle:]
+    below, above = _entry(lower, returns), _entry(upper, returns)
+    yield bpf.Jump(bpf.JGE, upper[0].first, true=above, false=below)
+    for label, half in ((below, lower), (above, upper)):
+        if label not in returns.values():
+            yield label
+            yield from _halve(half, returns)
+
+
+def _entry(ranges: Sequence[_Range], returns: Mapping[Answer, bpf.Label]) -> bpf.Label:
+    """Where the search goes on with *ranges*."""
+    if len(ranges) == 1 and ranges[0].is_plain:
+        return returns[ranges[0].outcome[0].answer]
+    return bpf.Label()
 
 
 def _decide(outcome: _Outcome) -> Iterator[bpf.Item]:

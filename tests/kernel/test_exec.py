@@ -35,8 +35,8 @@ def running():
         yield running
 
 
-def sh(running, script, **options):
-    return running.exec("sh", "-c", script, **options)
+def sh(running, script, *, words=(), **options):
+    return running.exec("sh", "-c", script, *words, **options)
 
 
 def test_both_streams_and_the_exit_code_come_back(running):
@@ -160,7 +160,7 @@ def test_no_descriptor_leaks_in(running):
 
 
 def test_its_parent_tells_nothing(running):
-    script = "cat /proc/$PPID/environ /proc/$PPID/maps; ls /proc/$PPID/fd; readlink /proc/$PPID/exe /proc/$PPID/cwd"
+    script = "cat /proc/$PPID/environ /proc/$PPID/maps; cd /proc/$PPID; readlink exe cwd fd/3; cat fd/3"
     assert sh(running, script).stdout == ""
 
 
@@ -195,7 +195,7 @@ def test_a_timeout_kills_what_ignores_signals_and_what_is_stopped(running):
 def test_a_timeout_kills_a_process_that_never_stays_the_same(running):
     mark = new_mark()
     with pytest.raises(CommandTimeout):
-        running.exec("python3", "-c", HOPPER, mark, timeout=0.5)
+        sh(running, f'python3 -c "$1" {mark} & sleep 1000', words=("sh", HOPPER), timeout=0.5)
     assert comes_true(lambda: not marked(mark), patience=2)
     assert running.exec("true").ok
 

@@ -203,6 +203,27 @@ def test_an_argument_arrives_as_it_is(word):
     assert HOST.run("printf", "%s", word, text=False).stdout == expected
 
 
+class Word(str):
+    """As enum.StrEnum, numpy.str_ and our own paths are."""
+
+    __slots__ = ()
+
+
+def test_an_argument_a_variable_and_an_input_may_be_a_kind_of_str():
+    result = HOST.env({Word("A"): Word("a")}).run("sh", "-c", 'echo $A "$1"; cat', Word("sh"), Word("b"), input=Word("c"))
+    assert result.stdout == "a b\nc"
+
+
+def test_every_text_of_a_value_may_be_a_kind_of_str(tmp_path):
+    container = (
+        Container(Word("host:")).hostname(Word("box")).workdir(Word("/usr")).user(Word("0")).name(Word("n"))
+        .mount(Word(tmp_path), Word("/a")).tmpfs(Word("/b"), size=Word("1M")).file(Word("/c"), Word("x"))
+        .secret(Word("s"), Word("y")).rlimit(Word("nofile"), 99).capabilities(drop=[Word("CHOWN")])
+        .stop_signal(Word("TERM")).label({Word("a"): Word("b")})
+    )  # fmt: skip
+    assert container.run(Word("hostname")).stdout == "box\n"
+
+
 def test_a_command_line_longer_than_a_packet():
     words = [f"{number:0100}" for number in range(10_000)]
     assert HOST.run("sh", "-c", 'echo $# "${10000}"', "sh", *words).stdout == f"10000 {9999:0100}\n"
@@ -232,10 +253,10 @@ def test_no_command_at_all_is_refused_with_advice():
 
 
 def test_a_program_is_looked_for_in_the_path_of_the_container():
-    container = HOST.file("/opt/own/hello", "#!/bin/sh\necho hello\n", mode=0o755).env(PATH="/opt/own:/bin")
+    script = "mkdir /own; printf '#!/bin/sh\\necho hello' > /own/hello; chmod +x /own/hello; exec env hello"
+    assert HOST.env(PATH="/own:/usr/bin:/bin").run("sh", "-c", script).stdout == "hello\n"
     with pytest.raises(CommandNotFound):
-        HOST.run("hello")
-    assert container.run("/bin/sh", "-c", "cp /opt/own/hello /bin/world && world").stdout == "hello\n"
+        HOST.env(PATH="/own").run("sh")
 
 
 def test_a_relative_program_is_looked_for_in_the_working_directory():

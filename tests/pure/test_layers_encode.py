@@ -1,11 +1,11 @@
 """Entries to tar and back; Python's tarfile is the witness that others can read it."""
 
 import io
-import stat
 import tarfile
 
+import hypothesis.strategies as st
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
 
 from pycontain.errors import LayerError, UnsupportedEntry
 from pycontain.layers.decode import Decoder
@@ -144,7 +144,7 @@ def test_content_that_is_too_long_fails():
 
 
 def test_an_attribute_whose_name_pax_cannot_hold_fails():
-    with pytest.raises(UnsupportedEntry, match="user.a=b"):
+    with pytest.raises(UnsupportedEntry, match=r"user\.a=b"):
         encoded([(Entry(b"f", Kind.FILE, xattrs=((b"user.a=b", b"1"),)), b"")])
 
 
@@ -157,5 +157,4 @@ def test_tarfile_knows_each_kind():
     contents = [(Entry(b"x", kind, target=b"t" if "link" in kind.value else b""), b"") for kind in kinds]
     with tarfile.open(fileobj=io.BytesIO(encoded(contents))) as tar:
         flags = b"".join(member.type for member in tar.getmembers())
-    assert stat.S_IFMT(0) == 0
     assert flags == b"521346"

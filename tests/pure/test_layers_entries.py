@@ -2,8 +2,9 @@
 
 import posixpath
 
+import hypothesis.strategies as st
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
 
 from pycontain.errors import LayerTooLarge, UnsafeEntry
 from pycontain.layers.entries import (

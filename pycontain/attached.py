@@ -1,0 +1,203 @@
+"""``run_attached``: a container on this process's own standard streams, as a command line has it.
+
+The payload is never given our descriptors, because an open file is more than the bytes that come out of it: a
+directory leads out of the root, ``/proc/self/fd/1`` opens a log anew for reading, flags are shared with the shell, a
+terminal can be told to type. So every stream is a pipe of the container's, and a thread carries its bytes. What
+crosses is bytes, and nobody's slowness holds up signals or a timeout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+from pycontain import process
+from pycontain.errors import CommandTimeout, SandboxError
+from pycontain.runtime.exchange import NOTIFY, PROFILE, Exchange, Expired, converse
+from pycontain.runtime.failure import failure_of
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from pycontain.container import Container
+    from pycontain.process import Completed
+
+_CHUNK = 1 << 16  # what a pipe holds, pipe(7)
+_FORWARDED = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+_NAMES = ("standard input", "standard output", "standard error")
+
+
+def run_attached(
+    container: Container,
+    *argv: str,
+    stdin: bool = False,
+    timeout: float | None = None,
+    profile: bool = False,
+) -> Completed[bytes]:
+    """Run to the end on the descriptors 0, 1 and 2 of this process; the result holds no output, it has passed through.
+
+    With *stdin* the payload reads what we would read, else nothing. Called from the main thread, signals that would
+    end this process go to the payload instead, except those that are ignored here. *timeout* kills the container and
+    raises :class:`CommandTimeout`; *profile* fills ``timings.steps``.
+    """
+    began = time.monotonic()
+    run = process.Run.parse(input_=b"" if stdin else None, timeout=timeout, text=False, max_output=0)
+    prepared = container._prepare(argv)  # noqa: SLF001 - one more verb of Container, in a module of its own
+    exchange = Exchange(input_=run.input, limit=0, options=NOTIFY | (PROFILE if profile else 0))
+    expired = False
+    with _Pumps(exchange) as pumps, contextlib.closing(exchange), _Signals(exchange) as signals:
+        try:
+            _begin(prepared, exchange)
+            converse(exchange, run.deadline(began), until=lambda: exchange.started is not None)
+            signals.let_through()
+            converse(exchange, run.deadline(began))
+        except Expired:
+            expired = True
+    error = failure_of(exchange, prepared.plan, prepared.engine) or pumps.failure()
+    if error is not None:
+        raise error
+    completed: Completed[bytes] = process.completed_of(
+        exchange, prepared.argv, began, text=False, timed_out=expired
+    )
+    if expired:
+        line = " ".join(prepared.argv)
+        raise CommandTimeout(f"{line!r} did not end within {timeout:g} s and was killed", result=completed)
+    return completed
+
+
+def _begin(prepared: process.Prepared, exchange: Exchange) -> None:
+    request = ("start", process.new_id(), exchange.options, *prepared.wire())
+    try:
+        prepared.engine.request(request, exchange.fds_to_send())
+    finally:
+        exchange.sent()
+
+
+class _Pump(threading.Thread):
+    """Carries bytes from *source* to *sink* until one of them ends, then closes *own*, which is one of them.
+
+    When *over* can be read the payload has gone: then nothing more is waited for that comes from it or goes to it.
+    """
+
+    def __init__(self, name: str, source: int, sink: int, own: int, over: int) -> None:
+        super().__init__(name=f"pycontain {name}", daemon=True)
+        self.source = source
+        self.sink = sink
+        self.own = own
+        self.over = over
+        self.error: OSError | None = None
+
+    def run(self) -> None:
+        try:
+            while self._wait(self.source, select.POLLIN, self.over):
+                chunk = os.read(self.source, _CHUNK)
+                if not (chunk and self._write(chunk)):
+                    break
+        except OSError as error:
+            # EPIPE: who reads has left, and the payload learns it from its own pipe. EIO: the terminal has gone.
+            if error.errno not in {errno.EPIPE, errno.EIO}:
+                self.error = error
+        finally:
+            os.close(self.own)
+
+    def _write(self, chunk: bytes) -> bool:
+        while chunk:
+            try:
+                chunk = chunk[os.write(self.sink, chunk) :]
+            except BlockingIOError:
+                # Output is owed to its reader, however long it takes; input to a payload that has gone is not.
+                over = (self.over,) if self.own == self.sink else ()
+                if not self._wait(self.sink, select.POLLOUT, *over):
+                    return False
+        return True
+
+    @staticmethod
+    def _wait(fd: int, event: int, *over: int) -> bool:
+        """Wait for *fd*; False when it is not ready and *over* is."""
+        poll = select.poll()
+        for other in over:
+            poll.register(other, select.POLLIN)
+        poll.register(fd, event)
+        return any(ready == fd for ready, _ in poll.poll())
+
+
+class _Pumps:
+    """The pumps of one exchange, from its first byte to its last."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._over = os.eventfd(0)
+        feed, exchange.stdin = exchange.stdin, -1
+        stdout, stderr = exchange.streams
+        exchange.streams.clear()  # they are read here
+        self._pumps = [
+            _Pump(_NAMES[1], stdout, 1, stdout, self._over),
+            _Pump(_NAMES[2], stderr, 2, stderr, self._over),
+        ]
+        if feed >= 0:
+            self._pumps.append(_Pump(_NAMES[0], 0, feed, feed, self._over))
+
+    def __enter__(self) -> Self:
+        for pump in self._pumps:
+            pump.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.eventfd_write(self._over, 1)
+        for pump in self._pumps:
+            pump.join()
+        os.close(self._over)
+
+    def failure(self) -> SandboxError | None:
+        """What went wrong with a stream of ours."""
+        for pump in self._pumps:
+            if pump.error is not None:
+                error = SandboxError(f"{pump.name.removeprefix('pycontain ')} broke: {pump.error.strerror}")
+                error.__cause__ = pump.error
+                return error
+        return None
+
+
+class _Signals:
+    """For the time of a block, what is sent to us goes to the payload; until there is one it is kept."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._kept: list[int] | None = []
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in _FORWARDED:
+                # nohup(1), and shells for what they start in the background, have signals ignored.
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._forward)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def let_through(self) -> None:
+        """The payload runs: it gets what was kept, and from now on everything at once."""
+        kept, self._kept = self._kept or (), None
+        for number in kept:
+            self._exchange.command("signal", number)
+
+    def _forward(self, number: int, _: FrameType | None) -> None:
+        if self._kept is None:
+            self._exchange.command("signal", number)
+        else:
+            self._kept.append(number)

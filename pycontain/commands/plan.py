@@ -1,0 +1,27 @@
+"""``pycontain plan``: the steps that ``pycontain run`` would take."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from pycontain.commands.options import container_parser, read_container
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pycontain.commands.parser import Parser
+
+
+def parser() -> Parser:
+    """What it takes: a container."""
+    return container_parser(
+        "plan", description="Print the steps that would start a container, and do nothing."
+    )
+
+
+def act(options: argparse.Namespace) -> int:
+    """Print the plan."""
+    container, argv = read_container(options)
+    sys.stdout.write(f"{container.plan(*argv)}\n")
+    return 0

@@ -1,0 +1,66 @@
+"""``pycontain run``: a command in a new container, on our own streams and with its exit status."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from pycontain.attached import run_attached
+from pycontain.commands.options import container_parser, read_container
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pycontain.commands.parser import Parser
+    from pycontain.process import Completed, Timings
+    from pycontain.sandbox.plan import Plan
+
+_SIGNALLED = 128  # POSIX, Shell Command Language, 2.8.2: more than 128 for a command that a signal ended; docker run too
+
+
+def parser() -> Parser:
+    """What it takes: a container, and how to run it."""
+    made = container_parser("run", description="Run a command in a new container, which is gone afterwards.")
+    how = made.add_argument_group("how it runs")
+    how.add_argument("-i", "--interactive", action="store_true", help="pass our standard input on")
+    how.add_argument("--timeout", type=float, metavar="SECONDS", help="kill it then, and exit with 124")
+    how.add_argument("--plan", action="store_true", help="print the steps and do nothing")
+    how.add_argument("--profile", action="store_true", help="print at the end where the time went")
+    how.add_argument("--rm", action="store_true", help="always so; for the fingers of docker's users")
+    return made
+
+
+def act(options: argparse.Namespace) -> int:
+    """Exit as the payload did."""
+    container, argv = read_container(options)
+    if options.plan:
+        sys.stdout.write(f"{container.plan(*argv)}\n")
+        return 0
+    completed = run_attached(
+        container, *argv, stdin=options.interactive, timeout=options.timeout, profile=options.profile
+    )
+    if options.profile:
+        sys.stderr.write(profile(container.plan(*argv), completed.timings))
+    return status_of(completed)
+
+
+def status_of(completed: Completed[bytes]) -> int:
+    """The exit status of a shell for a command that ended like this."""
+    if completed.signal is not None:
+        return _SIGNALLED + completed.signal
+    return completed.exit_code or 0
+
+
+def profile(plan: Plan, timings: Timings) -> str:
+    """Where the time went, phase by phase, with the steps of the plan below ``setup``.
+
+    A spare child had done its steps before: they are not there. Nor is any step without an init, which reports them.
+    """
+    lines = ["where the time went, in ms"]
+    for phase in ("resolve", "snapshot", "clone", "setup", "run"):
+        lines.append(f"{getattr(timings, phase) * 1000:9.3f}  {phase}")
+        if phase == "setup":
+            first = len(plan.steps) - 1 - len(timings.steps)
+            for number, seconds in enumerate(timings.steps, first):
+                lines.append(f"{seconds * 1000:11.3f}  {number:>3} {plan.steps[number]}")
+    return "\n".join(lines) + "\n"

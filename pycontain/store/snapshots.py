@@ -1,0 +1,106 @@
+"""Snapshots: unpacked layers as an interface. A snapshotter says where trees are and mounts nothing.
+
+The words are containerd's. A snapshot begins *active*: a private directory, which somebody fills. Committing makes it
+*committed*: it has the chain ID as its key, never changes, and others may stand on it. What a container is given is a
+view of a chain of committed snapshots: the lower directories of an overlay.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol, Self
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from pycontain.oci.digest import Digest
+    from pycontain.sandbox.spec import Rootfs
+    from pycontain.store.locks import Lock
+
+
+class Kind(Enum):
+    """Who may use a snapshot: those who agree on the owners of files and on how an overlay marks whiteouts."""
+
+    OVERLAY_ROOT = "overlay-root"
+    """Made by root: ``trusted.overlay.*``, owners as the image has them."""
+
+    OVERLAY_USER = "overlay-user"
+    """Made in a user namespace with subordinate ids: ``user.overlay.*``, owners shifted."""
+
+    OVERLAY_SINGLE = "overlay-single"
+    """Made in a user namespace with one id: ``user.overlay.*``, one owner for all."""
+
+    @property
+    def userxattr(self) -> bool:
+        """Whether the overlay is mounted with ``userxattr``."""
+        return self is not Kind.OVERLAY_ROOT
+
+
+@attrs.frozen
+class Committed:
+    """A snapshot that is complete. *size* is in bytes, as its maker counted."""
+
+    chain_id: Digest
+    parent: Digest | None
+    path: str
+    size: int
+
+
+@attrs.define(eq=False)
+class Active:
+    """A snapshot that is being filled, in the empty directory *path*, by nobody else.
+
+    A context manager: left without a commit, what it holds is thrown away.
+    """
+
+    chain_id: Digest
+    parent: Digest | None
+    path: str
+    _lock: Lock
+    _abandon: Callable[[Active], None]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._abandon(self)
+
+
+class Snapshotter(Protocol):
+    """What every kind of snapshot can do. Chain IDs are the keys; every act may be repeated."""
+
+    def find(self, chain_id: Digest) -> Committed | None:
+        """The committed snapshot, if there is one."""
+        ...
+
+    def prepare(self, chain_id: Digest, parent: Digest | None) -> Active:
+        """Begin a snapshot on top of *parent*, which need not be committed before this one is.
+
+        Others may prepare the same one meanwhile: the first commit counts, and the others find it done.
+        """
+        ...
+
+    def commit(self, active: Active, size: int) -> Committed:
+        """Make the snapshot visible at once and for good, or give the one that somebody committed earlier."""
+        ...
+
+    def mounts(self, chain_ids: Sequence[Digest]) -> Rootfs:
+        """What to mount to see the chain, the lowest layer first. :class:`StoreError` when one is not committed."""
+        ...
+
+    def list(self) -> tuple[Committed, ...]:
+        """Every committed snapshot, in no order."""
+        ...
+
+    def remove(self, chain_id: Digest) -> None:
+        """Make a snapshot that nobody stands on invisible; :meth:`sweep` removes its files."""
+        ...
+
+    def sweep(self, remove_tree: Callable[[str], None]) -> None:
+        """Remove the files of removed snapshots and of those whose maker is gone, each tree with *remove_tree*."""
+        ...
