@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 from benchmarks.bench import Bench
 from benchmarks.measure import Unavailable
 from benchmarks.profile import profiles
-from benchmarks.results import as_json, table
+from benchmarks.results import Row, as_json, table
+from pycontain.errors import PycontainError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.results import Growth, Row
+    from benchmarks.results import Growth
 
 ACTS = (
     "start",
@@ -73,12 +74,16 @@ def _arguments() -> argparse.Namespace:
 
 
 def measure_all(bench: Bench, acts: Sequence[str]) -> list[Row | Growth]:
-    """Act after act; each is a module with a ``measure``."""
+    """Act after act; each is a module with a ``measure``. What an act found before it failed is kept."""
     found: list[Row | Growth] = []
     for act in acts:
         began = time.monotonic()
         print(f"{act} …", end=" ", file=sys.stderr, flush=True)
-        found += importlib.import_module(f"benchmarks.{act}").measure(bench)
+        try:
+            for result in importlib.import_module(f"benchmarks.{act}").measure(bench):
+                found.append(result)  # one by one: extend() would lose them with the exception
+        except (Unavailable, PycontainError) as error:
+            found.append(Row(act, "the rest of the act", "", missing=f"{type(error).__name__}: {error}"))
         print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
     return found
 

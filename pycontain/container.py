@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal, Self, TypeVar, overload
 
 import attrs
 
-from pycontain import image as images, process
+from pycontain import image as images
+from pycontain import process
 from pycontain.errors import InvalidSpec
 from pycontain.oci.source import Source, parse_source
 from pycontain.runtime import engine as engines

@@ -59,12 +59,25 @@ def _rootfs(path: str, engine: Engine) -> RunnableImage:
     absolute = os.path.abspath(path)
     if os.path.isdir(absolute):
         return RunnableImage(RootfsTree((HostPath.parse(absolute),)))
-    if not os.path.exists(absolute):
+    from pycontain.runtime.unpack import unpack  # noqa: PLC0415 - only a tar needs what it imports
+
+    try:
+        archive = open(absolute, "rb")  # noqa: SIM115 - closed below, opened apart so that only this is translated
+    except FileNotFoundError:
         raise ImageNotFound(
             f"there is nothing at {absolute}",
             reference=f"rootfs:{path}",
             hint="correct the path after rootfs:",
-        )
-    raise InvalidImage(
-        f"{absolute} is no directory", hint="a tar of a root file system ends in .tar, .tar.gz or .tar.zst"
-    )
+        ) from None
+    except OSError as error:
+        raise InvalidImage(
+            f"{absolute} cannot be read: {error.strerror}", hint="see its mode and its parents'"
+        ) from error
+    with archive:
+        tree = engine.new_tree()
+        try:
+            unpack(engine, archive.fileno(), tree)
+        except BaseException:
+            os.rmdir(tree)
+            raise
+    return RunnableImage(RootfsTree((HostPath.parse(tree),)))

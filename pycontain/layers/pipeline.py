@@ -38,10 +38,6 @@ class MeasuredStream(io.RawIOBase):
             self._head += more
         return self._head
 
-    def readable(self) -> bool:
-        """Return True: this is what it is for."""
-        return True
-
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # the base says "any buffer"
         """Read up to the length of *buffer*."""
         read, self._head = self._head[: len(buffer)], self._head[len(buffer) :]

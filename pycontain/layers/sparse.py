@@ -66,17 +66,15 @@ def pax_segments(records: Iterable[tuple[bytes, bytes]]) -> list[tuple[int, int]
 
 def data_segments(blocks: Iterator[bytes]) -> list[tuple[int, int]]:
     """Read the map of form 1.0: decimal lines at the start of the content, a count first, in whole *blocks*."""
-    text = b""
-    taken = 0
-    wanted = 1
-    while text.count(b"\n") < wanted:
-        taken += BLOCK
-        if taken > MAX_MAP:
+    found = [next(blocks)]
+    wanted = 1 + 2 * pax_number(found[0].partition(b"\n")[0])
+    lines = found[0].count(b"\n")
+    while lines < wanted:
+        if len(found) * BLOCK >= MAX_MAP:
             raise InvalidImage("the map of a sparse file in the layer is too long")
-        text += next(blocks)
-        if wanted == 1 and b"\n" in text:
-            wanted = 1 + 2 * pax_number(text.partition(b"\n")[0])
-    return _pairs([pax_number(line) for line in text.split(b"\n")[1:wanted]])
+        found.append(next(blocks))
+        lines += found[-1].count(b"\n")
+    return _pairs([pax_number(line) for line in b"".join(found).split(b"\n")[1:wanted]])
 
 
 def _pairs(numbers: list[int]) -> list[tuple[int, int]]:

@@ -254,14 +254,14 @@ def _head(session: Session, name: str, version: Digest | str) -> Descriptor | No
     """The descriptor of a manifest as its headers have it; None when they do not suffice."""
     request, purpose = _document_request("HEAD", session, name, version)
     with session.send(request, purpose, 200, *_NO_HEAD) as answer:
-        size = answer.headers.get("Content-Length", "")
+        size = _said_size(answer)
         media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
         digest = _said_digest(answer)
-    if answer.status != 200 or digest is None or media_type not in _DOCUMENTS or not size.isdecimal():
+    if answer.status != 200 or digest is None or not size or media_type not in _DOCUMENTS:
         return None
     if isinstance(version, Digest) and digest != version:
         raise _wrong_document(session, version, digest)
-    return Descriptor(media_type, digest, int(size))
+    return Descriptor(media_type, digest, size)
 
 
 def _get(session: Session, name: str, version: Digest | str) -> tuple[Descriptor, bytes]:
@@ -277,6 +277,11 @@ def _said_digest(answer: Answer) -> Digest | None:
     text = answer.headers.get(_DIGEST)
     digest = Digest.parse(text) if text else None
     return digest if digest and digest.is_supported else None
+
+
+def _said_size(answer: Answer) -> int:
+    text = answer.headers.get("Content-Length", "")
+    return int(text[:20]) if text.isdecimal() else 0
 
 
 def _check_stored(answer: Answer, digest: Digest) -> None:

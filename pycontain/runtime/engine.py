@@ -102,6 +102,12 @@ class Engine:
         except OSError as error:
             raise self.broken() from error
 
+    def new_tree(self) -> str:
+        """Make an empty directory on disk for a tree that goes with the zygote."""
+        path = os.path.join(self.folder, "trees", os.urandom(8).hex())
+        os.makedirs(path, 0o755)
+        return path
+
     def remember(self, key: Any, compiled: Any) -> None:
         """Keep a compiled plan; when there are too many, begin anew."""
         if len(self.plans) >= _PLANS_KEPT:

@@ -31,7 +31,7 @@ _ALL = signal.valid_signals()
 # signal(7): the program starts with every disposition at its default, whatever Python had set.
 _RESET = sorted(_ALL - {signal.SIGKILL, signal.SIGSTOP})
 # What the zygote sends to a supervisor to end its tree; from inside, nobody can send it (si_pid would not be 0).
-END_TREE = signal.SIGRTMIN + 3
+END_TREE: int = signal.SIGRTMIN + 3
 
 
 class CommandUnusable(Exception):

@@ -180,6 +180,11 @@ def remove_tree(path: str, budget: int = -1) -> bool:
     return True
 
 
+def empty(folder: int) -> None:
+    """Remove all that is below the open directory *folder*."""
+    _empty(folder, folder, 0, [-1])
+
+
 def _empty(folder: int, top: int, depth: int, budget: list[int]) -> bool:
     while names := os.listdir(folder):  # again, because directories may have been moved to the top
         for name in names:

@@ -13,6 +13,7 @@ request                                           then
 ================================================  ====================================================
 ``start id options plan …`` + fds                 a container; its channel reports ``pid``, ``failed``,
                                                   ``started``, ``result`` and at last ``gone``
+``apply target …`` + fds                          a child that applies a layer to a directory and reports
 ``exec container id options plan …`` + fds        the same for one more command in a running container
 end of file                                       everything is ended and removed, and the zygote exits
 ================================================  ====================================================
@@ -47,7 +48,7 @@ _LARGE = marshal.dumps(("large",))
 class Running:
     """A child of the zygote: a container's PID 1, the supervisor of an exec, or a cleaner."""
 
-    __slots__ = ("channel", "executed", "folder", "ident", "pid", "pidfd")
+    __slots__ = ("channel", "end_signal", "executed", "folder", "ident", "pid", "pidfd")
 
     def __init__(
         self, ident: str, pid: int, pidfd: int, channel: socket.socket | None, folder: str = ""
@@ -56,6 +57,7 @@ class Running:
         self.pid = pid
         self.pidfd = pidfd
         self.channel = channel
+        self.end_signal: int = signal.SIGKILL
         self.folder = folder  # of the writable layer; empty for an exec
         self.executed = -1  # read end of a pipe that closes when a payload without init is executed
 
@@ -143,6 +145,8 @@ class Zygote:
             case "exec":
                 target, *rest = arguments
                 self._exec(fds, target, child.Task(*rest))
+            case "apply":
+                self._apply(fds, arguments)
             case _:
                 raise ValueError(f"unknown request {verb!r}")
 
@@ -223,7 +227,20 @@ class Zygote:
             return
         for fd in fds[1:]:
             os.close(fd)
-        self._watch(Running(task.ident, pid, pidfd, channel))
+        command = Running(task.ident, pid, pidfd, channel)
+        command.end_signal = supervise.END_TREE
+        self._watch(command)
+
+    def _apply(self, fds: list[int], arguments: list[Any]) -> None:
+        pid = os.fork()
+        if pid == 0:
+            # Only this child pays for what reading a layer imports.
+            from pycontain.runtime import unpack  # noqa: PLC0415
+
+            unpack.live(fds, self.last_capability, *arguments)
+        for fd in fds[1:]:
+            os.close(fd)
+        self._watch(Running("apply", pid, os.pidfd_open(pid), socket.socket(fileno=fds[0])))
 
     def _refuse(self, channel: socket.socket, fds: list[int], folder: str, error: OSError) -> None:
         if folder:
@@ -279,7 +296,7 @@ class Zygote:
 
     def _end(self, running: Running) -> None:
         """End a container, or of an exec the tree of its command."""
-        self._kill(running, signal.SIGKILL if running.folder else supervise.END_TREE)
+        self._kill(running, running.end_signal)
 
     def _kill(self, running: Running, number: int) -> None:
         try:

@@ -18,12 +18,11 @@ from pycontain.oci.codec import MAX_DOCUMENT_BYTES
 from pycontain.oci.descriptor import Descriptor
 from pycontain.oci.digest import HEX_LENGTHS, Digest
 from pycontain.oci.layout import BLOBS, blob_path
-from pycontain.store.files import read_file, remove_file, storing
+from pycontain.store.files import remove_file, storing
 from pycontain.store.locks import Lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from hashlib import _Hash
     from types import TracebackType
 
     from pycontain.store.folder import Folder
@@ -35,6 +34,13 @@ LOCK_SUFFIX: Final = ".lock"
 
 _CHUNK = 2**20
 _ANY = Digest("sha256", "0" * 64)  # its algorithm counts
+
+
+class BlobMissing(StoreError):
+    """The store does not have the blob that was asked for."""
+
+    def __init__(self, digest: Digest, path: str) -> None:
+        super().__init__(f"the store has no blob {digest}", path=path, hint="pull the image again")
 
 
 @attrs.frozen
@@ -65,9 +71,7 @@ class Blobs:
             try:
                 return open(self.path(digest), "rb")
             except FileNotFoundError as error:
-                raise StoreError(
-                    f"the store has no blob {digest}", path=self.folder.path, hint="pull the image again"
-                ) from error
+                raise BlobMissing(digest, self.folder.path) from error
 
     def read(self, digest: Digest, limit: int = MAX_DOCUMENT_BYTES) -> bytes:
         """The verified bytes of a blob of up to *limit* bytes."""
@@ -137,7 +141,13 @@ class Incoming:
     """
 
     def __init__(
-        self, blobs: Blobs, name: str, expected: Descriptor | None, *, keep: bool, timeout: float | None = None
+        self,
+        blobs: Blobs,
+        name: str,
+        expected: Descriptor | None,
+        *,
+        keep: bool,
+        timeout: float | None = None,
     ) -> None:
         self.offset = 0
         self.complete = False
@@ -204,13 +214,19 @@ class Incoming:
         self.offset = 0
 
     def commit(self, media_type: str = OCTETS) -> Descriptor:
-        """Verify the blob and make it visible. :class:`DigestMismatch` forgets the bytes: they were wrong."""
+        """Verify the blob and make it visible.
+
+        :class:`DigestMismatch` when it is not what was expected, and then its bytes are forgotten. One that is only too
+        short fails too, and is kept.
+        """
         if self.complete:
             assert self._expected
             return self._expected
         if self._expected:
             self._check(self._expected)
-        found = self._expected or Descriptor(media_type, Digest("sha256", self._hash.hexdigest()), self.offset)
+        found = self._expected or Descriptor(
+            media_type, Digest("sha256", self._hash.hexdigest()), self.offset
+        )
         with storing(self._blobs.folder.path):
             os.fdatasync(self._fd)
             _rename(self._path, self._blobs.path(found.digest))
@@ -219,12 +235,12 @@ class Incoming:
         return found
 
     def _check(self, expected: Descriptor) -> None:
+        if self.offset < expected.size:
+            raise DigestMismatch(
+                f"{expected.digest} should have {expected.size} bytes, and only {self.offset} came",
+                expected=str(expected.digest),
+            )
         try:
-            if self.offset != expected.size:
-                raise DigestMismatch(
-                    f"{expected.digest} should have {expected.size} bytes, and {self.offset} came",
-                    expected=str(expected.digest),
-                )
             expected.digest.check_hex(self._hash.hexdigest())
         except DigestMismatch:
             self.restart()

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import attrs
 
 from pycontain.oci.digest import Digest
-from pycontain.store.contents import Contents, Needs
 from pycontain.store.blobs import LOCK_SUFFIX
+from pycontain.store.contents import Contents, Needs
 from pycontain.store.files import remove_file, storing
 from pycontain.store.leases import CONTENT, read_leases
 from pycontain.store.locks import Lock
 from pycontain.store.retention import Named, choose_forgotten
-from pycontain.store.snapshots import Committed, Kind
+from pycontain.store.snapshots import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable

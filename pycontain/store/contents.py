@@ -48,7 +48,7 @@ class Contents:
         blobs: set[Digest] = set()
         chain_ids: set[Digest] = set()
         for descriptor in self.walk(entry):
-            blobs.add(_digest_of(descriptor))
+            blobs.add(digest_of(descriptor))
             chain_ids.update(self._chain_of(descriptor))
         return Needs(frozenset(blobs), frozenset(chain_ids))
 
@@ -60,13 +60,14 @@ class Contents:
         seen = set()
         while waiting:
             found = waiting.pop()
-            digest = _digest_of(found)
+            digest = digest_of(found)
             if digest not in seen:
                 seen.add(digest)
                 yield found
-                waiting.extend(self._links_of(found))
+                waiting.extend(self.links_of(found))
 
-    def _links_of(self, found: Descriptor | Digest) -> tuple[Descriptor | Digest, ...]:
+    def links_of(self, found: Descriptor | Digest) -> tuple[Descriptor | Digest, ...]:
+        """What the document *found* points at; nothing when it is no document or not here."""
         if isinstance(found, Digest) or found.media_type not in _DOCUMENTS | _STRANGE:
             return ()
         if found.digest not in self._links:
@@ -101,5 +102,6 @@ def _chain_in(content: bytes) -> tuple[Digest, ...]:
         return ()
 
 
-def _digest_of(found: Descriptor | Digest) -> Digest:
+def digest_of(found: Descriptor | Digest) -> Digest:
+    """Under which digest *found* is stored."""
     return found if isinstance(found, Digest) else found.digest

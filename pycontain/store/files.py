@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from pycontain.errors import PycontainError, StoreError
@@ -37,7 +37,9 @@ def storing(path: str) -> Iterator[None]:
     except OSError as error:
         sentence, hint = _EXPLAINED.get(error.errno or 0, (error.strerror or str(error), None))
         where = f" ({error.filename})" if error.filename else ""
-        raise StoreError(f"the store {path} cannot be used: {sentence}{where}", path=path, hint=hint) from error
+        raise StoreError(
+            f"the store {path} cannot be used: {sentence}{where}", path=path, hint=hint
+        ) from error
 
 
 def read_file(path: str) -> bytes:
@@ -65,7 +67,5 @@ def replace_file(path: str, content: bytes, beside: str) -> None:
 
 def remove_file(path: str) -> None:
     """Remove *path*; nothing to do when it is gone."""
-    try:
+    with suppress(FileNotFoundError):
         os.unlink(path)
-    except FileNotFoundError:
-        pass

@@ -133,7 +133,9 @@ def _make_layout(folder: Folder) -> None:
         replace_file(layout, ImageLayout().encode(), layout + _BESIDE)
     else:
         raise StoreError(
-            f"{folder.path} is no store and not empty", path=folder.path, hint="name a folder that is new or empty"
+            f"{folder.path} is no store and not empty",
+            path=folder.path,
+            hint="name a folder that is new or empty",
         )
     if not os.path.exists(folder.index):
         replace_file(folder.index, Index(()).encode(), folder.index + _BESIDE)

@@ -50,10 +50,14 @@ class Lease:
         if not new:
             return
         lines = "".join(f"{digest}\n" for digest in new)
-        with storing(self._folder.path), Lock.take(self._folder.lock(CONTENT), shared=True):
-            # Another descriptor, because threads may share a lease and appending is atomic.
-            with open(self._lock.path, "ab", buffering=0) as file:
-                file.write(lines.encode())
+        with (
+            storing(self._folder.path),
+            Lock.take(self._folder.lock(CONTENT), shared=True),
+            open(
+                self._lock.path, "ab", buffering=0
+            ) as file,  # threads may share a lease, and appending is atomic
+        ):
+            file.write(lines.encode())
         self._protected |= new
 
     def release(self) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 
-from pycontain.errors import InvalidImage, InvalidReference, StoreCorrupt, StoreError
+from pycontain.errors import InvalidImage, InvalidReference, StoreCorrupt
 from pycontain.oci.codec import decode, encode
 from pycontain.oci.config import ImageConfig
 from pycontain.oci.descriptor import DESCRIPTOR, Descriptor
@@ -25,6 +25,7 @@ from pycontain.oci.layout import INDEX_FILE, REF_NAME
 from pycontain.oci.manifest import Manifest, parse_document
 from pycontain.oci.media_types import CONFIG, DOCKER_CONFIG
 from pycontain.oci.reference import Reference
+from pycontain.store.blobs import BlobMissing
 from pycontain.store.files import read_file, replace_file, storing
 from pycontain.store.leases import CONTENT
 from pycontain.store.locks import Lock
@@ -75,7 +76,7 @@ def _encode(entry: Entry) -> _Line:
         annotations[INDEX_ANNOTATION] = encode(DESCRIPTOR, entry.index).decode()
     if entry.image_id:
         annotations[ID_ANNOTATION] = str(entry.image_id)
-    written = attrs.evolve(entry.descriptor, annotations=annotations, data=None)
+    written = attrs.evolve(entry.descriptor, annotations=annotations, data=None)  # type: ignore[arg-type] # converted
     line: _Line = json.loads(encode(DESCRIPTOR, written))
     return line
 
@@ -86,7 +87,7 @@ def _decode(line: _Line) -> Entry:
     name, index, image_id = (annotations.pop(key, "") for key in _OURS)
     return Entry(
         name,
-        attrs.evolve(descriptor, annotations=annotations),
+        attrs.evolve(descriptor, annotations=annotations),  # type: ignore[arg-type] # converted
         decode(DESCRIPTOR, index.encode(), INDEX_ANNOTATION) if index else None,
         Digest.parse(image_id) if image_id else None,
     )
@@ -137,7 +138,9 @@ class Names:
         wanted = f"sha256:{prefix}"
         lines = self._read().by_name.values()
         return tuple(
-            self._decoded(line) for line in lines if line["annotations"].get(ID_ANNOTATION, "").startswith(wanted)
+            self._decoded(line)
+            for line in lines
+            if line["annotations"].get(ID_ANNOTATION, "").startswith(wanted)
         )
 
     def list(self) -> tuple[Entry, ...]:
@@ -147,7 +150,7 @@ class Names:
     def set(self, reference: Reference, descriptor: Descriptor, *, index: Descriptor | None = None) -> Entry:
         """Let *reference* mean the manifest of *descriptor*, which was chosen from *index*, from now on.
 
-        :class:`StoreError` unless the manifest, its config, its layers and the index are all stored: no name leads to
+        :class:`BlobMissing` unless the manifest, its config, its layers and the index are all stored: no name leads to
         half an image.
         """
         with storing(self._folder.path), Lock.take(self._folder.lock(CONTENT), shared=True):
@@ -180,11 +183,7 @@ class Names:
 
     def _require(self, descriptor: Descriptor) -> None:
         if not self._blobs.has(descriptor.digest):
-            raise StoreError(
-                f"the image is not complete: the store has no blob {descriptor.digest}",
-                path=self._folder.path,
-                hint="pull the image again",
-            )
+            raise BlobMissing(descriptor.digest, self._folder.path)
 
     def _edit(self, change: Callable[[_Lines], _Lines]) -> None:
         with Lock.take(self._folder.lock("names")):
@@ -192,7 +191,10 @@ class Names:
             lines = change(document["manifests"])
             if lines != document["manifests"]:
                 content = json.dumps(
-                    {**document, "manifests": lines}, ensure_ascii=False, sort_keys=True, separators=(",", ":")
+                    {**document, "manifests": lines},
+                    ensure_ascii=False,
+                    sort_keys=True,
+                    separators=(",", ":"),
                 )
                 replace_file(self._folder.index, content.encode(), f"{self._folder.own}/{INDEX_FILE}.new")
 
@@ -230,4 +232,5 @@ def _without(names: Container[str], lines: _Lines) -> _Lines:
 
 
 def _name_of(line: _Line) -> str:
-    return (line.get("annotations") or {}).get(REF_NAME, "")
+    name: str = (line.get("annotations") or {}).get(REF_NAME, "")
+    return name

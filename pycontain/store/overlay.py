@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 
 _NAME_LENGTH = 32
 _NEW, _LOCK, _TRASH = "new-", ".lock", "trash-"
-_SETTLED_AFTER = 120.0  # seconds; the kernel writes back after 30 (vm.dirty_expire_centisecs) and looks every 5
+_SETTLED_AFTER = (
+    120.0  # seconds; the kernel writes back after 30 (vm.dirty_expire_centisecs) and looks every 5
+)
 
 
 class OverlaySnapshots(Snapshotter):

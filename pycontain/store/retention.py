@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
+
+T = TypeVar("T")
 
 
 @attrs.frozen
-class Named:
+class Named(Generic[T]):
     """A name as the choice sees it: when its image was last used, what it needs, whether it is in use now."""
 
     name: str
     last_used: float
-    needs: frozenset[Hashable]
+    needs: frozenset[T]
     in_use: bool = False
 
 
 def choose_forgotten(
-    images: Iterable[Named],
-    sizes: Mapping[Hashable, int],
-    protected: Iterable[Hashable] = (),
+    images: Iterable[Named[T]],
+    sizes: Mapping[T, int],
+    protected: Iterable[T] = (),
     *,
     unused_since: float | None = None,
     max_bytes: int | None = None,

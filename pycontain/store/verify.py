@@ -5,21 +5,23 @@ A damaged blob is worse than none: it looks as if the image were complete. So it
 
 from __future__ import annotations
 
+import io
 import os
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias
 
 import attrs
 
-from pycontain.errors import InvalidImage, PycontainError, StoreCorrupt
+from pycontain.errors import PycontainError
 from pycontain.oci.descriptor import Descriptor
+from pycontain.oci.media_types import MANIFESTS
 from pycontain.store.blobs import OCTETS
-from pycontain.store.contents import Contents
+from pycontain.store.contents import Contents, digest_of
 from pycontain.store.files import storing
 from pycontain.store.leases import CONTENT
 from pycontain.store.locks import Lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from pycontain.oci.digest import Digest
     from pycontain.store.store import Store
@@ -54,15 +56,110 @@ class Verified:
 
     @property
     def ok(self) -> bool:
-        """Whether everything is as it should be now."""
-        return not self.removed
+        """Whether every image is as it should be now."""
+        return not any(damage.images for damage in self.removed)
 
 
-#: Brings the bytes of a damaged blob, or None when it cannot; it may raise one of our errors to say the same.
-Repair = "Callable[[Damage], bytes | BinaryIO | None]"
+#: Brings the bytes of a damaged blob, or None; an error of ours says the same with a reason. Streams are closed.
+Repair: TypeAlias = "Callable[[Damage], bytes | BinaryIO | None]"
 
 
-def verify(store: Store, repair: Callable[[Damage], bytes | BinaryIO | None] | None) -> Verified:
+def verify(store: Store, repair: Repair | None) -> Verified:
     """See :meth:`Store.verify`."""
     with storing(store.path):
         return _Verification(store, repair).run()
+
+
+@attrs.define(eq=False)
+class _Verification:
+    store: Store
+    repair: Repair | None
+    blobs: int = 0
+    bytes: int = 0
+    bad: dict[Digest, _Wrong] = attrs.field(factory=dict)
+    repaired: list[Damage] = attrs.field(factory=list)
+    removed: list[Damage] = attrs.field(factory=list)
+
+    def run(self) -> Verified:
+        for digest in self.store.blobs:
+            self._check(digest)
+        tried: set[Digest] = set()
+        # A document that is repaired leads to more, so look again until nothing new is found.
+        while new := {digest: damage for digest, damage in self._damages().items() if digest not in tried}:
+            tried |= set(new)
+            for damage in new.values():
+                self._mend(damage)
+        self.removed += [
+            Damage(Descriptor(OCTETS, digest, wrong.size), (), wrong.problem)
+            for digest, wrong in self.bad.items()
+            if digest not in tried
+        ]
+        return Verified(self.blobs, self.bytes, tuple(self.repaired), tuple(self.removed))
+
+    def _check(self, digest: Digest) -> None:
+        """Hash one blob, and take it away when it is wrong."""
+        hasher = digest.hasher()
+        try:
+            file = open(self.store.blobs.path(digest), "rb")  # noqa: SIM115 - closed by the next line
+        except FileNotFoundError:  # collected meanwhile
+            return
+        with file:
+            while chunk := file.read(_CHUNK):
+                hasher.update(chunk)
+            size = file.tell()
+            self.blobs += 1
+            self.bytes += size
+            found = hasher.hexdigest()
+            if found != digest.hex:
+                self.bad[digest] = _Wrong(
+                    size, f"its bytes have changed: they are {digest.algorithm}:{found}"
+                )
+                self._take_away(digest, file.fileno())
+
+    def _take_away(self, digest: Digest, fd: int) -> None:
+        with Lock.take(self.store.folder.lock(CONTENT)):
+            # Somebody else may have found it too, and have repaired it.
+            if os.path.samestat(os.fstat(fd), os.stat(self.store.blobs.path(digest))):
+                self.store.blobs.remove(digest)
+
+    def _damages(self) -> dict[Digest, Damage]:
+        """What is not here and should be: what was damaged, and what the manifest of a name points at.
+
+        Other manifests of an index are allowed to be missing: they are for other platforms.
+        """
+        contents = Contents(self.store.blobs)
+        damages: dict[Digest, Damage] = {}
+        for entry in self.store.names.list():
+            required = {entry.descriptor.digest}
+            if entry.descriptor.media_type in MANIFESTS:
+                required |= set(map(digest_of, contents.links_of(entry.descriptor)))
+            for found in contents.walk(entry):
+                digest = digest_of(found)
+                if digest in required | set(self.bad) and not self.store.blobs.has(digest):
+                    damage = damages.get(digest) or self._damage_of(found)
+                    damages[digest] = attrs.evolve(damage, images=(*damage.images, entry.name))
+        return damages
+
+    def _damage_of(self, found: Descriptor | Digest) -> Damage:
+        wrong = self.bad.get(digest_of(found), _Wrong(0, "it is missing"))
+        descriptor = found if isinstance(found, Descriptor) else Descriptor(OCTETS, found, wrong.size)
+        return Damage(descriptor, (), wrong.problem)
+
+    def _mend(self, damage: Damage) -> None:
+        try:
+            brought = self.repair(damage) if self.repair else None
+            if brought is None:
+                self.removed.append(damage)
+                return
+            with io.BytesIO(brought) if isinstance(brought, bytes) else brought as stream:
+                self.store.blobs.put(stream, damage.descriptor)
+        except PycontainError as error:
+            self.removed.append(attrs.evolve(damage, problem=f"{damage.problem}; repairing failed: {error}"))
+        else:
+            self.repaired.append(damage)
+
+
+@attrs.frozen
+class _Wrong:
+    size: int
+    problem: str

@@ -130,10 +130,14 @@ class _Exchange(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-@contextmanager
 def serve_faults(upstream=None):
     """A :class:`Proxy` that lives as long as the block."""
-    proxy = Proxy(upstream)
+    return serving(Proxy(upstream))
+
+
+@contextmanager
+def serving(proxy):
+    """Run *proxy* as long as the block."""
     thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

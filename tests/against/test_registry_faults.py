@@ -182,7 +182,7 @@ LASTING = [
     ("stalled", MANIFESTS, stall(10), TransferInterrupted),
     ("stalled blob", BLOBS, stall(0), TransferInterrupted),
     ("flipped manifest", MANIFESTS, corrupt(20), DigestMismatch),
-    ("flipped blob", BLOBS, corrupt(1000), DigestMismatch),
+    ("flipped blob", BLOBS, corrupt(20), DigestMismatch),
     ("truncated manifest", MANIFESTS, with_body(IMAGE.content[:-1]), DigestMismatch),
     ("truncated blob", BLOBS, with_body(BLOB[:-1]), DigestMismatch),
     ("longer blob", BLOBS, with_body(BLOB + b"x"), DigestMismatch),
@@ -231,3 +231,256 @@ def test_bytes_after_the_end_are_refused_also_when_no_length_announced_them(repo
     proxy.always(BLOBS, changed(longer))
     with pytest.raises(DigestMismatch, match="more than"):
         pull(repository)
+
+
+def test_an_unknown_host_is_an_error_of_the_registry():
+    with (
+        Registry("no-such-host.invalid", SETTINGS) as registry,
+        pytest.raises(RegistryError, match=r"there is no host no-such-host\.invalid"),
+    ):
+        registry.repository("app").resolve("1")
+
+
+def test_a_closed_port_is_an_error_of_the_registry(proxy):
+    with serve_faults() as gone:
+        pass
+    with Registry(gone.address, SETTINGS) as registry, pytest.raises(TransferInterrupted, match="cannot be reached"):
+        registry.repository("app").resolve("1")
+
+
+def test_the_wish_of_the_server_for_a_long_wait_is_passed_on(repository, proxy):
+    proxy.always(MANIFESTS, status(429, {"Retry-After": "3600"}))
+    with pytest.raises(TooManyRequests) as caught:
+        repository.manifest("1")
+    assert "'3600'" in caught.value.__notes__[0]
+    assert len(proxy.lines(MANIFESTS)) == 1
+
+
+def test_attempts_are_bounded(repository, proxy):
+    proxy.always(MANIFESTS, status(503))
+    with pytest.raises(RegistryError):
+        repository.manifest("1")
+    assert len(proxy.lines(MANIFESTS)) == SOON.attempts
+
+
+def test_redirects_are_bounded(repository, proxy):
+    proxy.always(BLOBS, redirect("?again"))
+    with pytest.raises(RegistryError, match="redirects more than 5 times"):
+        repository.blob(LAYER)
+    assert len(proxy.lines(BLOBS)) == 6
+
+
+def test_an_error_has_the_words_of_the_registry_in_one_line_without_control_characters(repository, proxy):
+    body = b'{"errors":[{"code":"DENIED","message":"not\\u001b[31m\\n' + b"x" * 5000 + b'"}]}'
+    proxy.always(MANIFESTS, status(403, {}, body))
+    with pytest.raises(Denied) as caught:
+        repository.manifest("1")
+    assert (caught.value.code, caught.value.status) == ("DENIED", 403)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
+# --- another host ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere():
+    with serve_faults() as elsewhere:
+        yield elsewhere
+
+
+@pytest.fixture
+def trusting(proxy):
+    """A client that has shown its credentials to the proxy."""
+    settings = attrs.evolve(SETTINGS, auth=Credentials("somebody", SECRET))
+    proxy.fail(HEADS, status(401, {"WWW-Authenticate": 'Basic realm="tests"'}))
+    with Registry(proxy.address, settings) as registry:
+        repository = registry.repository("app")
+        repository.resolve("1")
+        assert "Authorization" in proxy.asked[-1].headers
+        yield repository
+
+
+def test_a_redirect_to_another_host_is_followed_without_credentials(trusting, proxy, elsewhere):
+    proxy.fail(BLOBS, redirect(f"http://{elsewhere.address}/bucket/blob?signature=1"))
+    elsewhere.fail("GET /bucket/.*", status(200, {}, BLOB))
+    with trusting.blob(LAYER, verify=True) as stream:
+        assert stream.read() == BLOB
+    assert "Authorization" in proxy.asked[-1].headers
+    assert "Authorization" not in elsewhere.asked[0].headers
+
+
+def test_another_port_is_another_host(trusting, proxy, elsewhere):
+    proxy.fail(MANIFESTS, redirect(f"http://{elsewhere.address}/x"))
+    elsewhere.fail("GET /x", status(200, {"Content-Type": media_types.MANIFEST}, IMAGE.content))
+    assert trusting.manifest("1")[0] == IMAGE.descriptor
+    assert "Authorization" not in elsewhere.asked[0].headers
+
+
+def test_a_redirect_on_the_same_host_keeps_the_credentials(trusting, proxy):
+    proxy.fail(BLOBS, redirect("/elsewhere/here"))
+    proxy.fail("GET /elsewhere/here", status(200, {}, BLOB))
+    with trusting.blob(LAYER) as stream:
+        assert stream.read() == BLOB
+    assert "Authorization" in proxy.asked[-1].headers
+
+
+def test_another_host_may_not_ask_for_credentials(trusting, proxy, elsewhere):
+    proxy.fail(BLOBS, redirect(f"http://{elsewhere.address}/x"))
+    elsewhere.always(".*", status(401, {"WWW-Authenticate": f'Basic realm="http://{elsewhere.address}/"'}))
+    with pytest.raises(Unauthorized):
+        trusting.blob(LAYER)
+    assert all("Authorization" not in asked.headers for asked in elsewhere.asked)
+
+
+def test_a_blob_goes_on_at_the_place_where_it_was_redirected(repository, proxy, elsewhere):
+    proxy.always(BLOBS, redirect(f"http://{elsewhere.address}/x"))
+    cut_short = status(200, {"Content-Length": len(BLOB)}, BLOB[:5000])
+    rest = {"Content-Range": f"bytes 5000-{len(BLOB) - 1}/{len(BLOB)}"}
+    elsewhere.fail("GET /x", cut_short)
+    elsewhere.fail("GET /x", status(206, rest, BLOB[5000:]))
+    with repository.blob(LAYER, verify=True) as stream:
+        assert stream.read() == BLOB
+
+
+def test_the_next_page_of_tags_may_not_be_elsewhere(trusting, proxy, elsewhere):
+    """Its request would carry the credentials, so it carries none, and the other host gives nothing."""
+    link = {"Link": f'<http://{elsewhere.address}/tags>; rel="next"'}
+    proxy.fail("GET .*/tags/list", status(200, link, b'{"tags":["1"]}'))
+    elsewhere.always(".*", status(401, {"WWW-Authenticate": "Basic"}))
+    with pytest.raises(Unauthorized):
+        list(trusting.tags())
+    assert "Authorization" not in elsewhere.asked[0].headers
+
+
+def test_tags_come_page_by_page(repository, proxy):
+    proxy.fail("GET .*/tags/list", status(200, {"Link": '</v2/app/tags/list?last=1>; rel="next"'}, b'{"tags":["1"]}'))
+    proxy.fail("GET .*/tags/list.last=1", status(200, {}, b'{"tags":["2"]}'))
+    assert list(repository.tags()) == ["1", "2"]
+
+
+def test_the_secret_is_in_no_error(trusting, proxy, caplog):
+    """A registry that repeats what it was sent does not make us repeat it."""
+    echo = b'{"errors":[{"code":"DENIED","message":"no %s for you"}]}' % SECRET.encode()
+    proxy.always(MANIFESTS, status(403, {}, echo))
+    with caplog.at_level("DEBUG"), pytest.raises(Denied) as caught:
+        trusting.manifest("1")
+    seen = f"{caught.value!r} {caught.value.__notes__} {caplog.text} {trusting!r} {trusting.registry.settings!r}"
+    assert SECRET not in seen
+    assert "no *** for you" in str(caught.value)
+
+
+# --- mirrors --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mirrored(proxy, elsewhere):
+    """A client of the proxied registry with *elsewhere* as its mirror, below a prefix."""
+    settings = attrs.evolve(
+        SETTINGS, mirrors=(f"http://{elsewhere.address}/hub",), auth=Credentials("somebody", SECRET)
+    )
+    with Registry(proxy.address, settings) as registry:
+        yield registry.repository("app")
+
+
+def test_a_mirror_is_asked_first(mirrored, proxy, elsewhere):
+    found = {"Content-Type": media_types.MANIFEST}
+    elsewhere.fail("GET /v2/hub/app/manifests/1", status(200, found, IMAGE.content))
+    elsewhere.fail(f"GET /v2/hub/app/blobs/{LAYER.digest}", status(200, {}, BLOB))
+    assert mirrored.manifest("1")[0] == IMAGE.descriptor
+    with mirrored.blob(LAYER, verify=True) as stream:
+        assert stream.read() == BLOB
+    assert proxy.asked == []
+
+
+def test_a_mirror_never_gets_the_credentials_of_the_registry(mirrored, elsewhere, monkeypatch, tmp_path):
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "none"))
+    elsewhere.always(".*", status(401, {"WWW-Authenticate": "Basic"}))
+    assert_whole(pull(mirrored))
+    assert all("Authorization" not in asked.headers for asked in elsewhere.asked)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [status(404), status(500), status(200, {}, b"<html>"), redirect("?again")],
+    ids=["404", "500", "nonsense", "circle"],
+)
+def test_the_registry_is_asked_when_a_mirror_fails(mirrored, elsewhere, fault):
+    elsewhere.always(".*", fault)
+    assert mirrored.resolve("1") == IMAGE.descriptor
+    assert_whole(pull(mirrored))
+
+
+def test_the_registry_goes_on_where_a_mirror_gave_up(mirrored, proxy, elsewhere):
+    elsewhere.fail("GET .*", status(200, {"Content-Length": len(BLOB)}, BLOB[:5000]))
+    elsewhere.always("GET .*", status(404))
+    with mirrored.blob(LAYER, verify=True) as stream:
+        assert stream.read() == BLOB
+    assert proxy.asked[-1].headers["Range"] == "bytes=5000-"
+
+
+# --- proxies of the environment -------------------------------------------------------------------------
+
+
+def test_the_proxy_of_the_environment_is_used(proxy, monkeypatch):
+    monkeypatch.setenv("http_proxy", f"http://user:secret@{proxy.address}")
+    found = {"Content-Type": media_types.MANIFEST}
+    proxy.fail("GET http://registry.example:5000/v2/app/manifests/1", status(200, found, IMAGE.content))
+    with Registry("registry.example:5000", SETTINGS) as registry:
+        assert registry.repository("app").manifest("1")[0] == IMAGE.descriptor
+    assert proxy.asked[0].headers["proxy-authorization"] == "Basic dXNlcjpzZWNyZXQ="
+
+
+def test_loopback_addresses_are_reached_without_a_proxy(repository, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert repository.resolve("1") == IMAGE.descriptor
+
+
+# --- another process ------------------------------------------------------------------------------------
+
+PULLER = """
+import sys
+from pycontain.oci.descriptor import Descriptor
+from pycontain.oci.digest import Digest
+from pycontain.registry.client import Registry
+
+address, digest, size, path = sys.argv[1:]
+layer = Descriptor("application/octet-stream", Digest.parse(digest), int(size))
+with Registry(address) as registry, open(path, "ab", buffering=0) as file:
+    with registry.repository("app").blob(layer, file.tell()) as stream:
+        while block := stream.read(4096):
+            file.write(block)
+            print(file.tell(), flush=True)
+"""
+
+
+def test_another_process_goes_on_after_a_kill(proxy, tmp_path):
+    path = tmp_path / "partial"
+    script = [sys.executable, "-c", PULLER, proxy.address, str(LAYER.digest), str(LAYER.size), str(path)]
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(pycontain.__file__))}
+    proxy.fail(BLOBS, stall(after=50_000))
+    with subprocess.Popen(script, env=environment, stdout=subprocess.PIPE) as first:
+        reached = int(first.stdout.readline())
+        first.send_signal(signal.SIGKILL)
+    proxy.ending.set()
+    assert first.returncode == -signal.SIGKILL
+    assert 0 < reached <= path.stat().st_size < LAYER.size
+    subprocess.run(script, env=environment, stdout=subprocess.DEVNULL, check=True)
+    assert path.read_bytes() == BLOB
+    assert proxy.asked[-1].headers["Range"].startswith("bytes=")
+
+
+def test_a_forked_child_has_connections_of_its_own(server):
+    """Two processes on one connection would read each other's answers."""
+    with Registry(server.address, SETTINGS) as registry:
+        repository = registry.repository("app")
+        repository.resolve("1")
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                code = int(repository.resolve("1") != IMAGE.descriptor)
+            finally:
+                os._exit(code)
+        assert repository.resolve("1") == IMAGE.descriptor
+    assert os.waitpid(child, 0)[1] == 0

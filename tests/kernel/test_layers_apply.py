@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import os
+import resource
 import stat
 import threading
 from contextlib import suppress
@@ -176,6 +177,13 @@ def test_a_layer_cannot_speak_to_overlayfs(tree, name):
     applied = tree.apply(Dir("d", xattrs=((name, b"y"),)))
     assert os.listxattr(tree.path("d")) == []
     assert [loss.what for loss in applied.recorded] == [Lost.XATTR]
+
+
+def test_attributes_of_a_symbolic_link_are_its_own_or_recorded(tree):
+    applied = tree.apply(File("f"), Symlink("l", to="f", xattrs=((b"trusted.x", b"1"), (b"user.y", b"2"))))
+    lost = [loss.reason.partition(":")[0] for loss in applied.recorded]
+    assert lost == (["user.y"] if IS_ROOT else ["trusted.x", "user.y"])
+    assert os.listxattr(tree.path("f")) == []
 
 
 # --- owners and devices ---------------------------------------------------------------------------------
@@ -633,6 +641,22 @@ def test_what_the_stream_raises_passes_unchanged(tree):
     with pytest.raises(TransferInterrupted) as caught:
         apply(Broken(layer(File("f", os.urandom(1 << 20)))), str(tree.root))
     assert caught.value is error
+
+
+def test_a_large_zstd_layer_comes_in_chunks(tree):
+    stored = zstandard.compress(layer(File("f", os.urandom(1 << 20) + bytes(1 << 20))))
+    assert apply(io.BytesIO(stored), str(tree.root)).written == 2 << 20
+
+
+def test_what_the_file_system_refuses_is_told_with_its_reason(tree):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(LayerError, match="the file 'd/f' cannot be made: File too large") as caught:
+            tree.apply(File("d/f", bytes(10_000)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.path == "d/f"
 
 
 @pytest.mark.parametrize("entries", [[File("ok")], [File("a/b"), HardLink("h", to="missing"), File("x" * 9)]])

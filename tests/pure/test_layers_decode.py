@@ -306,6 +306,32 @@ def test_a_sparse_map_that_makes_no_sense_is_refused(size, text):
         pieces(*sparse_1_0(size, text))
 
 
+def test_a_map_in_pairs_has_no_odd_number():
+    records = [record(b"GNU.sparse.size", b"9000"), record(b"GNU.sparse.map", b"1000,3,5000")]
+    with pytest.raises(InvalidImage, match="map of a sparse file"):
+        pieces(pax(*records), header(b"real", size=b"3"), blocks(b"abc"))
+
+
+@pytest.mark.parametrize("count", [b"1000000", b"9" * 20])
+def test_a_map_without_an_end_is_refused(count):
+    body = count + b"\n" + b"0\n" * (1 << 20)
+    with pytest.raises(InvalidImage, match="too long"):
+        pieces(*sparse_1_0(text=body))
+
+
+def test_an_old_map_without_an_end_is_refused():
+    block = header(b"real", b"S", magic=b"ustar  \0")
+    first = summed(block[:482] + b"\1" + block[483:])
+    with pytest.raises(InvalidImage, match="too long"):
+        pieces(first, (bytes(504) + b"\1" + bytes(7)) * 3000)
+
+
+def test_a_form_of_sparse_files_that_nobody_knows_is_a_plain_file():
+    """As Go has it."""
+    entry, found = pieces(pax(record(b"GNU.sparse.major", b"7")), header(size=b"3"), blocks(b"abc"))
+    assert (entry.segments, found) == (None, [(0, b"abc")])
+
+
 # --- the end --------------------------------------------------------------------------------------------
 
 
@@ -315,6 +341,10 @@ def test_no_bytes_at_all_are_an_archive_of_nothing():
 
 def test_an_archive_may_end_without_its_two_zero_blocks():
     assert len(decoded(header())) == 1
+
+
+def test_an_archive_may_be_a_label_and_nothing_else():
+    assert decoded(header(b"backup", b"V"), END) == []
 
 
 def test_what_follows_the_end_is_read_and_means_nothing():
@@ -380,6 +410,14 @@ def test_a_garbled_pax_header_is_refused_or_read_but_never_crashes(body):
 def test_a_value_that_no_system_call_takes_is_refused(block):
     with pytest.raises(InvalidImage):
         decoded(block)
+
+
+@pytest.mark.parametrize(
+    "text", [b"mtime=1.x\n", b"mtime=soon\n", b"uid=-1\n", b"size=0x10\n", b"gid=" + b"1" * 21 + b"\n"]
+)
+def test_a_pax_record_without_its_number_is_refused(text):
+    with pytest.raises(InvalidImage, match="belongs"):
+        decoded(pax(text), header())
 
 
 @pytest.mark.parametrize("key", [b"path", b"linkpath"])

@@ -110,6 +110,20 @@ def expanded(entry, stored):
     return file.getvalue()
 
 
+def test_a_pax_record_of_any_length_counts_itself_rightly():
+    """At 10, 100 and 1000 bytes the length itself grows by a digit."""
+    for length in (*range(120), *range(900, 1010)):
+        entry = Entry(b"f", Kind.FILE, xattrs=((b"user.a", b"x" * length),))
+        assert decoded(encoded([(entry, b"")])) == [(entry, b"")]
+
+
+def test_a_size_beyond_8_gib_stands_in_a_pax_record():
+    parts = encode([(Entry(b"f", Kind.FILE, size=9 << 30), ())])
+    _, body, header = next(parts), next(parts), next(parts)
+    assert body.startswith(b"19 size=9663676416\n")
+    assert header[124:136] == b"00000000000\0"
+
+
 def test_the_same_entries_give_the_same_bytes():
     contents = [(Entry(b"d", Kind.DIRECTORY, mtime=1), b""), (Entry(b"d/f", Kind.FILE, size=3), b"abc")]
     assert encoded(contents) == encoded(contents)
