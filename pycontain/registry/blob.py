@@ -39,6 +39,8 @@ class BlobStream(io.RawIOBase):
     the last ``read`` raises it also unless all of them have the digest.
     """
 
+    _answer: Answer | None = None  # also when __init__ fails, because close() is called all the same
+
     def __init__(
         self,
         descriptor: Descriptor,
@@ -57,7 +59,6 @@ class BlobStream(io.RawIOBase):
         self._wait_after = wait_after
         self._position = offset
         self._hasher = descriptor.digest.hasher() if verify else None
-        self._answer: Answer | None = None
         self._to_skip = 0
         self._failures = 0
         self._progress = 0

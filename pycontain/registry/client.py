@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Self, TypeAlias, TypeVar
 import attrs
 
 from pycontain.errors import DigestMismatch, ImageError, InvalidImage, InvalidReference, RegistryError
-from pycontain.oci.codec import MAX_DOCUMENT_BYTES, TEXTS, FrozenMap, parse_json
+from pycontain.oci.codec import EMPTY, MAX_DOCUMENT_BYTES, TEXTS, FrozenMap, Json, decode, object_of, optional
 from pycontain.oci.descriptor import Descriptor
 from pycontain.oci.digest import Digest
 from pycontain.oci.manifest import parse_document
@@ -203,7 +203,7 @@ class Repository:
         request = Request("GET", self.registry.origin.address(self.name, "tags/list"))
         for _ in range(_MAX_PAGES):
             answer, content = self.registry.origin.fetch(request, purpose, MAX_DOCUMENT_BYTES)
-            yield from _parse_tags(content)
+            yield from _parse_tags(self.registry.name, content)
             following = _NEXT.search(answer.headers.get("Link", ""))
             if not following:
                 return
@@ -312,7 +312,17 @@ def _blob_opener(session: Session, repository: str, digest: Digest) -> Opener:
     return open_from
 
 
-def _parse_tags(content: bytes) -> tuple[str, ...]:
-    members = parse_json(content, "list of tags")
-    tags = members.get("tags") if isinstance(members, FrozenMap) else None
-    return TEXTS.read(tags or (), "tags")
+@attrs.frozen
+class _TagList:
+    tags: tuple[str, ...] = ()  # null when there is none
+    extra: FrozenMap[Json] = EMPTY
+
+
+_TAGS: Final = object_of(_TagList, tags=optional("tags", TEXTS))
+
+
+def _parse_tags(registry: str, content: bytes) -> tuple[str, ...]:
+    try:
+        return decode(_TAGS, content, "answer").tags
+    except InvalidImage as error:
+        raise RegistryError(f"{registry} sends no list of tags: {error}", registry=registry) from error

@@ -106,10 +106,13 @@ class Answer:
             return self._stream.read1(size, decode_content=False)
 
     def read_all(self, limit: int) -> bytes:
-        """The whole body; :class:`InvalidImage` when it is longer than *limit*."""
+        """The whole body; :class:`RegistryError` when it is longer than *limit*."""
         content = self.read_start(limit + 1)
         if len(content) > limit:
-            raise InvalidImage(f"{host_of(self.url)} sends more than the {limit} bytes that are allowed here")
+            host = host_of(self.url)
+            raise RegistryError(
+                f"{host} sends more than the {limit} bytes that an answer may have", registry=host
+            )
         return content
 
     def read_start(self, limit: int) -> bytes:
@@ -128,7 +131,7 @@ class Answer:
     def close(self) -> None:
         """Give the connection back, or end it when much is left unread. May be called twice."""
         try:
-            if not self._stream.closed:
+            if (self._stream.length_remaining or 0) <= _LITTLE and not self._stream.closed:
                 self.read_start(_LITTLE)
         except RegistryError:
             pass  # nobody waits for these bytes

@@ -10,10 +10,10 @@ from __future__ import annotations
 import fcntl
 import marshal
 import os
-import signal
 import socket
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from pycontain.kernel import syscalls
@@ -77,28 +77,51 @@ class Spare:
         self.prefix = prefix
 
     @classmethod
-    def make(cls, prefix: bytes, last_capability: int) -> Spare | None:
-        """Fork one; None when the host is short of something, since a start will say so with better words."""
+    def make(
+        cls, prefix: bytes, last_capability: int, fork: Callable[[int], tuple[int, int]], container: int = -1
+    ) -> Spare | None:
+        """Have one made by *fork*, which is given the flags for clone3(2); for an exec *container* is a pidfd.
+
+        None when the host is short of something, since the command itself will say so with better words.
+        """
         steps = marshal.loads(prefix)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            pid, pidfd = syscalls.clone3(steps[0][-1], exit_signal=signal.SIGCHLD)
+            pid, pidfd = fork(flags_of(steps))
         except OSError:
             ours.close()
             return None
         else:
             if pid == 0:
-                _wait_for_task(theirs, steps, last_capability)
+                _wait_for_task(theirs, container, steps, last_capability)
         finally:
             theirs.close()
         return cls(pid, pidfd, ours, prefix)
 
+    def take(self, task: Task, fds: list[int]) -> bool:
+        """Give it *task*; False, and nothing happened, when it cannot do it."""
+        if task.prefix != self.prefix or task.options & PROFILE:
+            return False
+        try:
+            socket.send_fds(self.line, [task.packed()], fds)
+        except OSError:  # it was killed, or the task is too long for a packet
+            return False
+        self.line.close()
+        return True
 
-def _wait_for_task(line: socket.socket, steps: tuple[Any, ...], last_capability: int) -> None:
+
+def flags_of(steps: tuple[Any, ...]) -> int:
+    """The flags of a plan's clone3(2); the fork of an exec has none."""
+    return int(steps[0][-1]) if steps[0][0] == "Clone" else 0
+
+
+def _wait_for_task(line: socket.socket, container: int, steps: tuple[Any, ...], last_capability: int) -> None:
     """The life of a spare. A step that fails in advance is reported to the task that it would have served."""
     try:
-        os.dup2(line.fileno(), _CHANNEL, inheritable=False)
-        syscalls.close_range(_CHANNEL + 1)
+        given = [_above(line.fileno())] + ([_above(container)] if container >= 0 else [])
+        for place, fd in enumerate(given, _CHANNEL):
+            os.dup2(fd, place, inheritable=False)
+        syscalls.close_range(_CHANNEL + len(given))
         line = socket.socket(fileno=os.dup(_CHANNEL))
         prepared = perform.Child(last_capability)
         refused: perform.StepRefused | None = None

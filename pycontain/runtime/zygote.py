@@ -34,6 +34,7 @@ import socket
 import sys
 import time
 import traceback
+from functools import partial
 from typing import Any
 
 from pycontain.kernel import privileges, syscalls
@@ -42,6 +43,7 @@ from pycontain.runtime import child, perform, supervise, sweep
 CONTROL = 3
 _REQUEST_LIMIT = 1 << 18
 _CLONE_INDEX = 0
+_SPARE_SECONDS = 5.0  # an exec soon after another finds a spare; later the memory is worth more
 _LARGE = marshal.dumps(("large",))
 
 
@@ -75,6 +77,10 @@ def say(channel: socket.socket | None, *message: Any, fds: tuple[int, ...] = ())
             raise
 
 
+def _fork(flags: int) -> tuple[int, int]:
+    return syscalls.clone3(flags, exit_signal=signal.SIGCHLD)
+
+
 class Zygote:
     """The loop and what it knows."""
 
@@ -89,6 +95,10 @@ class Zygote:
         self.containers: dict[str, Running] = {}
         self.prefix = b""  # the first steps of the last plan, for the next spare
         self.spare: child.Spare | None = None
+        self.spares: dict[str, child.Spare] = {}  # for the next exec in a container that had one lately
+        self.wanted: dict[
+            str, bytes
+        ] = {}  # the first steps of its last exec, for a container that shall get one
         self.closing = False
         self.poll.register(control, select.EPOLLIN)
         self.poll.register(owner, select.EPOLLIN)
@@ -111,8 +121,11 @@ class Zygote:
             return events
         # Nothing waits: the moment to do what the next start would otherwise wait for.
         self.state.make_ready()
-        self._make_spare()
-        return self.poll.poll()
+        self._make_spares()
+        events = self.poll.poll(_SPARE_SECONDS if self.spares else None)
+        if not events:
+            self._dismiss_exec_spares(*self.spares)
+        return events
 
     def close(self) -> None:
         """Kill every container; serve no more requests."""
@@ -122,6 +135,7 @@ class Zygote:
         if self.spare is not None:
             self._dismiss(self.spare)
             self.spare = None
+        self._dismiss_exec_spares(*self.spares)
         self.poll.unregister(self.owner)
         self.poll.unregister(self.control)
         for running in set(self.children.values()):
@@ -160,7 +174,8 @@ class Zygote:
                 fds.append(in_child)
             task.taken = time.monotonic()
             task.folder = self.state.take_layer()
-            pid, pidfd = self._hand_to_spare(task, fds) or self._clone(task, fds)
+            spare, self.spare = self.spare, None
+            pid, pidfd = self._hand_to(spare, task, fds) or self._clone(task, fds)
         except OSError as error:
             self._refuse(channel, fds, task.folder, error)
             return
@@ -177,36 +192,54 @@ class Zygote:
 
     def _clone(self, task: child.Task, fds: list[int]) -> tuple[int, int]:
         """A child of its own for *task*; the next one may find a spare for the same first steps."""
-        flags = marshal.loads(task.prefix)[0][-1]
-        pid, pidfd = syscalls.clone3(flags, exit_signal=signal.SIGCHLD)
+        pid, pidfd = _fork(child.flags_of(marshal.loads(task.prefix)))
         if pid == 0:
             child.live(perform.Child(self.last_capability), task, fds)
         self.prefix = task.prefix
         return pid, pidfd
 
-    def _hand_to_spare(self, task: child.Task, fds: list[int]) -> tuple[int, int] | None:
-        """Give *task* to the spare child, when there is one and it has done the first steps of just this plan."""
-        spare, self.spare = self.spare, None
+    def _hand_to(self, spare: child.Spare | None, task: child.Task, fds: list[int]) -> tuple[int, int] | None:
         if spare is None:
             return None
-        if task.prefix != spare.prefix or task.options & child.PROFILE:
-            self._dismiss(spare)
-            return None
-        try:
-            socket.send_fds(spare.line, [task.packed()], fds)
-        except OSError:  # it is gone, or the task is too long for a packet
-            self._dismiss(spare)
-            return None
-        spare.line.close()
-        return spare.pid, spare.pidfd
+        if spare.take(task, fds):
+            return spare.pid, spare.pidfd
+        self._dismiss(spare)
+        return None
 
     def _dismiss(self, spare: child.Spare) -> None:
         spare.line.close()  # which is its sign to exit
         self._watch(Running("spare", spare.pid, spare.pidfd, None))
 
-    def _make_spare(self) -> None:
-        if self.spare is None and self.prefix and not self.closing:
-            self.spare = child.Spare.make(self.prefix, self.last_capability)
+    def _make_spares(self) -> None:
+        if self.closing:
+            return
+        if self.spare is None and self.prefix:
+            self.spare = child.Spare.make(self.prefix, self.last_capability, _fork)
+        for ident, prefix in self.wanted.items():
+            container = self.containers[ident]
+            fork = partial(self._fork_into, container)
+            spare = child.Spare.make(prefix, self.last_capability, fork, container.pidfd)
+            if spare is not None:
+                self.spares[ident] = spare
+        self.wanted.clear()
+
+    def _dismiss_exec_spares(self, *idents: str) -> None:
+        for ident in idents:
+            self.wanted.pop(ident, None)
+            spare = self.spares.pop(ident, None)
+            if spare is not None:
+                self._dismiss(spare)
+
+    def _fork_into(self, container: Running, flags: int) -> tuple[int, int]:
+        """clone3(2) into the PID namespace of *container*."""
+        syscalls.setns(container.pidfd, syscalls.CLONE_NEWPID)
+        pid = -1
+        try:
+            pid, pidfd = _fork(flags)
+        finally:
+            if pid:
+                syscalls.setns(self.own_pid_namespace, syscalls.CLONE_NEWPID)
+        return pid, pidfd
 
     def _exec(self, fds: list[int], target: str, task: child.Task) -> None:
         channel = socket.socket(fileno=fds[0])
@@ -215,13 +248,10 @@ class Zygote:
             if container is None:
                 raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
             task.taken = time.monotonic()
-            syscalls.setns(container.pidfd, syscalls.CLONE_NEWPID)
-            try:
-                pid, pidfd = syscalls.clone3(0, exit_signal=signal.SIGCHLD)
-                if pid == 0:
-                    child.live(perform.Child(self.last_capability), task, [*fds, container.pidfd])
-            finally:
-                syscalls.setns(self.own_pid_namespace, syscalls.CLONE_NEWPID)
+            taken = self._hand_to(self.spares.pop(target, None), task, fds)
+            pid, pidfd = taken or self._fork_into(container, 0)
+            if pid == 0:
+                child.live(perform.Child(self.last_capability), task, [*fds, container.pidfd])
         except OSError as error:
             self._refuse(channel, fds, "", error)
             return
@@ -230,6 +260,7 @@ class Zygote:
         command = Running(task.ident, pid, pidfd, channel)
         command.end_signal = supervise.END_TREE
         self._watch(command)
+        self.wanted[target] = task.prefix
 
     def _apply(self, fds: list[int], arguments: list[Any]) -> None:
         pid = os.fork()
@@ -315,6 +346,7 @@ class Zygote:
             running.channel.close()  # which also takes it out of epoll(7)
         if running.folder:
             del self.containers[running.ident]
+            self._dismiss_exec_spares(running.ident)
             cleaner = self.state.give_back(running.folder)
             if cleaner:
                 self.adopt(cleaner)

@@ -88,7 +88,8 @@ _STAGED = (RootPath("/proc"), RootPath("/sys"), RootPath("/dev"))
 def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
     """The steps that start *spec* on *host*, in the order in which the kernel wants them.
 
-    Everything up to the overlay is the same for nearly every spec, so that a spare child can have done it in advance.
+    Everything up to the overlay is the same for nearly every spec, so that a spare child can have done it in advance;
+    see :meth:`Plan.prefix_length`.
     """
     return Plan(
         tuple(
@@ -103,8 +104,9 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
                 read_only_root(spec),
                 image_masks(spec),
                 pivot(),
-                whereabouts(spec),
                 limits(spec),
+                bounding_set(spec, host),
+                whereabouts(spec),
                 privileges(spec, host),
                 seccomp(spec),
                 payload(spec),
@@ -268,15 +270,22 @@ def limits(spec: SandboxSpec) -> Iterator[Step]:
         yield SetResourceLimit(resource, soft, hard, because=".rlimit()")
 
 
-def privileges(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
-    """capabilities(7): the bounding set while CAP_SETPCAP is there, ids while CAP_SETUID is, then the rest."""
-    keep = frozenset(
+def bounding_set(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
+    """capabilities(7): while CAP_SETPCAP is there."""
+    yield DropBoundingSet(_known(spec, host), because="nothing that is executed can gain more")
+
+
+def _known(spec: SandboxSpec, host: HostFacts) -> frozenset[str]:
+    return frozenset(
         name for name in spec.capabilities if capabilities.NAMES.index(name) <= host.last_capability
     )
-    yield DropBoundingSet(keep, because="nothing that is executed can gain more")
+
+
+def privileges(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
+    """capabilities(7): ids while CAP_SETUID is there, then the rest."""
     # user_namespaces(7): a single-id map is written after setgroups(2) was denied for good.
     yield SetIdentity(setgroups=not host.single_id, because="image-spec: config.User")
-    yield SetCapabilities(keep, because="podman's default set, or what .capabilities() says")
+    yield SetCapabilities(_known(spec, host), because="podman's default set, or what .capabilities() says")
     yield SetParentDeathSignal(because="prctl(2): a change of credentials cleared it")
     yield SetNoNewPrivs(because="set-user-ID programs of the image gain nothing; seccomp needs it")
 
@@ -299,8 +308,9 @@ def compile_exec(spec: SandboxSpec, host: HostFacts) -> Plan:
         tuple(
             chain(
                 join(),
-                whereabouts(spec),
                 limits(spec),
+                bounding_set(spec, host),
+                whereabouts(spec),
                 privileges(spec, host),
                 seccomp(spec),
                 payload(spec),

@@ -10,7 +10,7 @@ import attrs
 
 from pycontain.sandbox import capabilities
 from pycontain.sandbox.host import HostFacts
-from pycontain.sandbox.steps import Execute, MountOverlay, Step
+from pycontain.sandbox.steps import Execute, MountOverlay, ResolveUser, Step
 
 WireStep = tuple[Any, ...]
 
@@ -60,8 +60,12 @@ class Plan:
         return tuple(map(wire_of, self.steps))
 
     def prefix_length(self) -> int:
-        """How many steps come before the image matters: a spare child may have done them for another container."""
-        return next((place for place, step in enumerate(self.steps) if isinstance(step, MountOverlay)), 1)
+        """How many steps can be done in advance by a spare child, which does not know yet for which command.
+
+        For a start those before the image matters, for an exec those before the container's files are read.
+        """
+        late = MountOverlay | ResolveUser
+        return next(place for place, step in enumerate(self.steps) if isinstance(step, late))
 
     def with_argv(self, argv: tuple[str, ...]) -> Plan:
         """The same plan for another command line."""

@@ -153,6 +153,18 @@ def test_a_head_that_is_not_understood_is_followed_by_a_get(repository, proxy):
     assert repository.resolve("1") == IMAGE.descriptor
 
 
+@pytest.mark.parametrize("answer", [b"", b"[", b"[]", b'{"tags":5}', b'{"tags":[5]}'])
+def test_nonsense_instead_of_tags_is_an_error_of_the_registry(repository, proxy, answer):
+    proxy.always("GET .*/tags/list", status(200, {}, answer))
+    with pytest.raises(RegistryError, match="sends no list of tags"):
+        list(repository.tags())
+
+
+def test_a_repository_without_tags_has_none(repository, proxy):
+    proxy.always("GET .*/tags/list", status(200, {}, b'{"name":"app","tags":null}'))
+    assert list(repository.tags()) == []
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -190,7 +202,7 @@ LASTING = [
     ("broken digest", MANIFESTS, with_headers(docker_content_digest="sha256:0"), InvalidImage),
     ("lying media type", MANIFESTS, with_headers(content_type=media_types.INDEX), InvalidImage),
     ("strange media type", MANIFESTS, with_headers(content_type="image/png"), InvalidImage),
-    ("manifest bomb", MANIFESTS, with_body(BOMB), InvalidImage),
+    ("manifest bomb", MANIFESTS, with_body(BOMB), RegistryError),
     ("schema 1", MANIFESTS, with_body(b'{"schemaVersion":1}'), PycontainError),
     ("no manifest", MANIFESTS, with_body(b"hello"), PycontainError),
     ("other range", BLOBS, status(206, {"Content-Range": "bytes 5-9/10"}, b"12345"), RegistryError),
@@ -216,7 +228,9 @@ LASTING = [
     ("request_line", "fault", "error"),
     [pytest.param(*case, id=name.replace(" ", "-")) for name, *case in LASTING],
 )
-def test_a_lasting_fault_has_a_typed_error_and_the_next_try_succeeds(repository, proxy, request_line, fault, error):
+def test_a_lasting_fault_has_a_typed_error_and_the_next_try_succeeds(
+    repository, proxy, request_line, fault, error
+):
     proxy.always(request_line, fault)
     with pytest.raises(error):
         pull(repository)
@@ -226,7 +240,11 @@ def test_a_lasting_fault_has_a_typed_error_and_the_next_try_succeeds(repository,
 
 def test_bytes_after_the_end_are_refused_also_when_no_length_announced_them(repository, proxy):
     def longer(number, headers, body):
-        return number, {name: value for name, value in headers.items() if name != "Content-Length"}, body + b"x"
+        return (
+            number,
+            {name: value for name, value in headers.items() if name != "Content-Length"},
+            body + b"x",
+        )
 
     proxy.always(BLOBS, changed(longer))
     with pytest.raises(DigestMismatch, match="more than"):
@@ -244,7 +262,10 @@ def test_an_unknown_host_is_an_error_of_the_registry():
 def test_a_closed_port_is_an_error_of_the_registry(proxy):
     with serve_faults() as gone:
         pass
-    with Registry(gone.address, SETTINGS) as registry, pytest.raises(TransferInterrupted, match="cannot be reached"):
+    with (
+        Registry(gone.address, SETTINGS) as registry,
+        pytest.raises(TransferInterrupted, match="cannot be reached"),
+    ):
         registry.repository("app").resolve("1")
 
 
@@ -354,7 +375,9 @@ def test_the_next_page_of_tags_may_not_be_elsewhere(trusting, proxy, elsewhere):
 
 
 def test_tags_come_page_by_page(repository, proxy):
-    proxy.fail("GET .*/tags/list", status(200, {"Link": '</v2/app/tags/list?last=1>; rel="next"'}, b'{"tags":["1"]}'))
+    proxy.fail(
+        "GET .*/tags/list", status(200, {"Link": '</v2/app/tags/list?last=1>; rel="next"'}, b'{"tags":["1"]}')
+    )
     proxy.fail("GET .*/tags/list.last=1", status(200, {}, b'{"tags":["2"]}'))
     assert list(repository.tags()) == ["1", "2"]
 
@@ -365,7 +388,9 @@ def test_the_secret_is_in_no_error(trusting, proxy, caplog):
     proxy.always(MANIFESTS, status(403, {}, echo))
     with caplog.at_level("DEBUG"), pytest.raises(Denied) as caught:
         trusting.manifest("1")
-    seen = f"{caught.value!r} {caught.value.__notes__} {caplog.text} {trusting!r} {trusting.registry.settings!r}"
+    seen = (
+        f"{caught.value!r} {caught.value.__notes__} {caplog.text} {trusting!r} {trusting.registry.settings!r}"
+    )
     assert SECRET not in seen
     assert "no *** for you" in str(caught.value)
 
