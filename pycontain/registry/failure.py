@@ -46,21 +46,22 @@ def refusal(
         registry=registry,
         status=answer.status,
         code=code,
-        hint=_hint(answer, registry, with_credentials=bool(authorization)),
+        hint=_hint(answer, registry, code),
     )
 
 
-def _hint(answer: Answer, registry: str, *, with_credentials: bool) -> str | None:
+def _hint(answer: Answer, registry: str, code: str) -> str | None:
     match answer.status:
-        case 401 if with_credentials:
-            return "the credentials do not allow it, or the repository does not exist"
         case 401:
-            return f"log in to {registry}, or pass auth=Credentials(username, password); or there is no such repository"
+            return (
+                "there is no such repository, or it needs other credentials:"
+                f" log in to {registry}, or pass auth=Credentials(username, password)"
+            )
         case 403:
             return "the registry knows who you are; ask its owner for the permission"
         case 429 if wait := answer.headers.get("Retry-After"):
             return f"the registry asks to come back after {wait[:40]!r}; credentials often raise the limit"
-        case 400 if answer.url.startswith("http://"):
+        case 400 if not code and answer.url.startswith("http:"):
             return "when the registry speaks TLS, use plain_http=False"
     return None
 

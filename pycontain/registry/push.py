@@ -68,9 +68,12 @@ def push_image(
         with source.open(blob) as file:
             upload.perform(file)
 
-    with ThreadPoolExecutor(parallel, "pycontain-push") as threads:
+    threads = ThreadPoolExecutor(parallel, "pycontain-push")
+    try:
         for pushed in [threads.submit(push, blob) for blob in _blobs_of(documents)]:
             pushed.result()
+    finally:
+        threads.shutdown(cancel_futures=True)
     for document in documents:
         top = document.descriptor is descriptor
         repository.push_manifest(document.descriptor, document.content, version if top else None)

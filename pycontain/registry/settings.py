@@ -46,7 +46,8 @@ class RegistrySettings:
     loopback addresses, which are first asked over HTTP; one that answers there that it wants TLS gets TLS.
     ``ca``: a file or folder of certificates to trust beside the system's; it implies TLS.
     ``mirrors``: asked first, in this order, when pulling: ``host[:port][/prefix]``, or with ``http://`` in front
-    for plain HTTP. A mirror never gets ``auth``; credentials for it come from the files, under its own name.
+    for plain HTTP. A mirror never gets ``auth``; credentials for it come from the files, under its own name. All
+    other settings hold for mirrors too.
     ``auth``: who we are; without it, the files of Docker and of the containers tools are read when the registry
     asks.
     """

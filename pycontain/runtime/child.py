@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from pycontain.kernel import syscalls
+from pycontain.kernel import privileges, syscalls
 from pycontain.runtime import perform, supervise
 
 STDIN, NOTIFY, PROFILE = 1, 2, 4  # bits of a request's options
@@ -123,6 +123,7 @@ def _wait_for_task(line: socket.socket, container: int, steps: tuple[Any, ...], 
             os.dup2(fd, place, inheritable=False)
         syscalls.close_range(_CHANNEL + len(given))
         line = socket.socket(fileno=os.dup(_CHANNEL))
+        privileges.set_name("pycontain-init")
         prepared = perform.Child(last_capability)
         refused: perform.StepRefused | None = None
         try:

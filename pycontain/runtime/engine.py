@@ -29,8 +29,8 @@ _CONTROL = 3
 _PLANS_KEPT = 256
 _START_TIMEOUT = 30.0
 _PROGRAM = (
-    "import sys; rootless, state, *path = sys.argv[1:]; sys.path += path; "
-    "from pycontain.runtime.zygote import main; main(rootless=rootless == 'rootless', state_folder=state)"
+    "import sys; mode, state, *path = sys.argv[1:]; sys.path += path; "
+    "from pycontain.runtime.launch import main; main(mode, state, sys.orig_argv[1:5])"
 )
 
 

@@ -1,12 +1,10 @@
 """The zygote: a small process with one thread that forks containers for its owner, and dies with it.
 
-Started by :mod:`pycontain.runtime.engine` as ``python -I -S`` with a socket at descriptor 3. First it becomes what
-it must be: in a user namespace when the owner is not root (ids are mapped by the owner, who may run newuidmap), then
-PID 1 of a PID namespace of its own with its own mount namespace. Whatever it forks lives in that PID namespace or
-below, so the kernel ends all of it when the zygote ends, in whatever way: nothing that a payload does to its own
-parent-death signal can change that.
+Brought to life by :mod:`pycontain.runtime.launch`, it is PID 1 of a PID namespace of its own, with its own mount
+namespace. Whatever it forks lives in that PID namespace or below, so the kernel ends all of it when the zygote ends,
+in whatever way: nothing that a payload does to its own parent-death signal can change that.
 
-Then it answers requests, one at a time, from the owner's socket:
+It answers requests, one at a time, from the owner's socket:
 
 ================================================  ====================================================
 request                                           then
@@ -31,7 +29,6 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 import traceback
 from functools import partial
@@ -40,7 +37,6 @@ from typing import Any
 from pycontain.kernel import privileges, syscalls
 from pycontain.runtime import child, perform, supervise, sweep
 
-CONTROL = 3
 _REQUEST_LIMIT = 1 << 18
 _CLONE_INDEX = 0
 _SPARE_SECONDS = 5.0  # an exec soon after another finds a spare; later the memory is worth more
@@ -355,37 +351,10 @@ class Zygote:
 # --- becoming the zygote --------------------------------------------------------------------------------
 
 
-def enter_user_namespace(control: socket.socket) -> None:
-    """unshare(2) a user namespace whose ids the owner maps, or, told that it cannot, map the own id to 0."""
-    uid, gid = os.geteuid(), os.getegid()
-    syscalls.unshare(syscalls.CLONE_NEWUSER)
-    say(control, "userns")
-    (answer,) = marshal.loads(control.recv(64))
-    if answer == "single":
-        # user_namespaces(7): without privilege, setgroups(2) must be denied before gid_map is written.
-        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-                file.write(text)
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
-    if answer != "single":
-        os.setgroups(())
-
-
-def main(*, rootless: bool, state_folder: str) -> None:
-    """Become the zygote and serve. Never returns."""
-    control = socket.socket(fileno=CONTROL)
+def main(control: socket.socket, owner: int, state_folder: str, *, rootless: bool) -> None:
+    """Serve as the zygote: PID 1 of its PID namespace, in its own mount namespace. Never returns."""
     try:
-        os.setsid()  # the owner's terminal signals are not ours
-        _, fds, _, _ = socket.recv_fds(control, 64, 2, socket.MSG_CMSG_CLOEXEC)
-        if rootless:
-            enter_user_namespace(control)
-        syscalls.unshare(syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS)
-        # The zygote becomes a child of the owner, not of this process, which has done its part.
-        pid, _ = syscalls.clone3(syscalls.CLONE_PARENT, exit_signal=0)
-        if pid:
-            os._exit(0)
-        zygote = set_the_stage(control, fds[0], state_folder, rootless=rootless)
+        zygote = set_the_stage(control, owner, state_folder, rootless=rootless)
     except OSError as error:
         say(control, "refused", error.errno, traceback.format_exc())
         os._exit(1)
@@ -434,7 +403,3 @@ def set_the_stage(control: socket.socket, owner: int, state_folder: str, *, root
 def _read(name: str) -> str:
     with open(f"/proc/self/{name}", encoding="ascii") as file:
         return file.read()
-
-
-if __name__ == "__main__":
-    main(rootless=sys.argv[1] == "rootless", state_folder=sys.argv[2])

@@ -69,8 +69,14 @@ class TokenServer(Proxy):
         header = {"typ": "JWT", "alg": "RS256", "x5c": [chain]}
         now = int(time.time())
         claims = {
-            **{"iss": ISSUER, "sub": user or "", "aud": SERVICE, "jti": str(self.issued), "access": access},
-            **{"iat": now, "nbf": now - 60, "exp": now + LIFETIME},
+            "iss": ISSUER,
+            "sub": user or "",
+            "aud": SERVICE,
+            "jti": str(self.issued),
+            "access": access,
+            "iat": now,
+            "nbf": now - 60,
+            "exp": now + LIFETIME,
         }
         text = b".".join(_encode(json.dumps(part).encode()) for part in (header, claims))
         command = ["openssl", "dgst", "-sha256", "-sign", self.folder / "token.key"]
