@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _STARTS = 200
 _THREADS = (1, 2, 4, 8)
+_PATIENCE = 60  # seconds; a start that is lost among others must end the act, not stop it for ever
 
 
 def measure(bench: Bench) -> Iterator[Row | Growth]:
@@ -39,7 +40,7 @@ def _rate(bench: Bench, threads: int) -> Once:
     def once() -> float:
         with ThreadPoolExecutor(threads) as pool:
             began = time.perf_counter()
-            list(pool.map(lambda _: container.run("true", check=True), range(_STARTS)))
+            list(pool.map(lambda _: container.run("true", check=True, timeout=_PATIENCE), range(_STARTS)))
             return _STARTS / (time.perf_counter() - began)
 
     return once

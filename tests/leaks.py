@@ -115,18 +115,18 @@ def _processes(zygote):
         name, _, rest = stat.partition("(")[2].rpartition(")")
         names[int(pid)] = name
         children[int(rest.split()[1])].append(int(pid))
-    own = {zygote, _spare_child(zygote, names, children[zygote])}
+    spare = next((pid for pid in children[zygote] if _waits(pid, names, children)), 0)
     below = list(children[os.getpid()])
     while below:
         pid = below.pop()
         below += children[pid]
-        if pid not in own:
+        if pid not in {zygote, spare}:
             yield f"{pid} {names[pid]}"
 
 
-def _spare_child(zygote, names, children):
-    """The child that the zygote keeps for the next start: until it is used it has the zygote's name. 0 if none."""
-    return next((pid for pid in children if names[pid] == names.get(zygote)), 0)
+def _waits(pid, names, children):
+    """Whether a child of the zygote may be the one that it keeps for the next start: there is no payload."""
+    return names[pid] == "pycontain-init" and not children[pid]
 
 
 def _mounts():

@@ -73,9 +73,8 @@ class SnapshotterConformance:
             snapshots.mounts((BASE, TOP))
 
     def test_leaving_without_a_commit_leaves_nothing_to_be_seen(self, snapshots, place):
-        with pytest.raises(ZeroDivisionError), snapshots.prepare(BASE, None) as active:
+        with snapshots.prepare(BASE, None) as active:
             Path(active.path, "file").touch()
-            raise ZeroDivisionError
         assert snapshots.find(BASE) is None
         snapshots.sweep(remove_tree)
         assert self.trees_in(place) == []

@@ -177,7 +177,7 @@ def _ask_program(path: str, program: Json, registry: str) -> Credentials | None:
         raise _malformed(path)
     name = f"docker-credential-{program}"
     key = DOCKER_HUB_KEY if registry == DEFAULT_REGISTRY else registry
-    exit_code, output = _run(name, key)
+    exit_code, output = _run(name, key, registry)
     if exit_code:
         if output.strip() == _NOTHING_STORED:
             return None
@@ -189,7 +189,7 @@ def _ask_program(path: str, program: Json, registry: str) -> Credentials | None:
     return _parse_output(name, registry, output)
 
 
-def _run(name: str, key: str) -> tuple[int, bytes]:
+def _run(name: str, key: str, registry: str) -> tuple[int, bytes]:
     import subprocess  # noqa: PLC0415 - only for those who use such a program
 
     try:
@@ -202,10 +202,12 @@ def _run(name: str, key: str) -> tuple[int, bytes]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise RegistryError(f"{name} gave no answer within {_PROGRAM_TIMEOUT:.0f} s", registry=key) from None
+        raise RegistryError(
+            f"{name} gave no answer within {_PROGRAM_TIMEOUT:.0f} s", registry=registry
+        ) from None
     except OSError as error:
         raise RegistryError(
-            f"{name} cannot be run: {error.strerror}", registry=key, hint="install it, or pass auth="
+            f"{name} cannot be run: {error.strerror}", registry=registry, hint="install it, or pass auth="
         ) from error
     return result.returncode, result.stdout
 

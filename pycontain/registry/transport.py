@@ -131,7 +131,8 @@ class Answer:
     def close(self) -> None:
         """Give the connection back, or end it when much is left unread. May be called twice."""
         try:
-            if (self._stream.length_remaining or 0) <= _LITTLE and not self._stream.closed:
+            left = self._stream.length_remaining
+            if left is not None and left <= _LITTLE and not self._stream.closed:
                 self.read_start(_LITTLE)
         except RegistryError:
             pass  # nobody waits for these bytes

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
@@ -17,7 +17,8 @@ from pycontain.oci.digest import Digest
 from pycontain.store.blobs import LOCK_SUFFIX
 from pycontain.store.contents import Contents, Needs
 from pycontain.store.files import remove_file, storing
-from pycontain.store.leases import CONTENT, read_leases
+from pycontain.store.folder import CONTENT
+from pycontain.store.leases import read_leases
 from pycontain.store.locks import Lock
 from pycontain.store.retention import Named, choose_forgotten
 from pycontain.store.snapshots import Kind
@@ -25,8 +26,11 @@ from pycontain.store.snapshots import Kind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pycontain.store.folder import Folder
     from pycontain.store.names import Entry
     from pycontain.store.store import Store
+
+_RESUMED_WITHIN: Final = 7 * 24 * 3600.0  # seconds
 
 #: A thing that takes space: a blob, or a snapshot of a kind.
 Thing: TypeAlias = Digest | tuple[Kind, Digest]
@@ -93,11 +97,11 @@ def survey_of(store: Store) -> Survey:
     sizes: dict[Thing, int] = {digest: store.blobs.size(digest) or 0 for digest in store.blobs}
     for kind in Kind:
         sizes.update({(kind, found.chain_id): found.size for found in store.snapshots(kind).list()})
-    leased = [Digest.parse(text) for text in read_leases(store.folder)]
+    leased = read_leases(store.folder)
     return Survey(
         tuple((entry, contents.needs_of(entry)) for entry in store.names.list()),
         sizes,
-        frozenset(leased) | {(kind, digest) for kind in Kind for digest in leased},
+        leased | {(kind, digest) for kind in Kind for digest in leased},
     )
 
 
@@ -105,7 +109,7 @@ def usage_of(store: Store) -> Usage:
     """What *store* holds."""
     with storing(store.path):
         survey = survey_of(store)
-        partial = _partials(store, remove=False)
+        partial = _partials(store.folder, remove=False)
     everything = set(survey.sizes)
     return Usage(
         images=len(survey.entries),
@@ -132,11 +136,13 @@ def collect(
             forgotten = frozenset(_forgotten(store, survey, max_bytes, unused_for))
             garbage = set(survey.sizes) - survey.reachable(forgotten)
             if not dry_run:
+                # On a full disk, names can be dropped only when there is room for the list of the others.
+                _make_invisible(store, garbage - survey.reachable())
                 store.names.remove(forgotten)
-                _make_invisible(store, garbage)
-        partial = _partials(store, remove=not dry_run).idle
+                _make_invisible(store, garbage & survey.reachable())
         if not dry_run:
             store.sweep(remove_tree)
+        partial = _partials(store.folder, remove=not dry_run).idle
     return Collected(
         images=tuple(sorted(forgotten)),
         blobs=tuple(sorted(thing for thing in garbage if isinstance(thing, Digest))),
@@ -191,15 +197,33 @@ class _Partials:
     idle: int
 
 
-def _partials(store: Store, *, remove: bool) -> _Partials:
+def _partials(folder: Folder, *, remove: bool, unused_for: float = 0.0) -> _Partials:
     everything = idle = 0
-    for name in {name.removesuffix(LOCK_SUFFIX) for name in os.listdir(store.folder.partial)}:
-        path = f"{store.folder.partial}/{name}"
-        size = os.stat(path).st_size if os.path.exists(path) else 0
+    for name in {name.removesuffix(LOCK_SUFFIX) for name in os.listdir(folder.partial)}:
+        path = f"{folder.partial}/{name}"
+        size, changed = _size_and_time_of(path)
         everything += size
-        if lock := Lock.try_take(path + LOCK_SUFFIX):
+        if time.time() - changed >= unused_for and (lock := Lock.try_take(path + LOCK_SUFFIX)):
             idle += size
             if remove:
                 remove_file(path)
             lock.remove()
     return _Partials(everything, idle)
+
+
+def _size_and_time_of(path: str) -> tuple[int, float]:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:  # only its lock is there
+        return 0, 0.0
+    return found.st_size, found.st_mtime
+
+
+def tidy(folder: Folder) -> None:
+    """Remove what killed processes left and nobody will miss: their leases, and downloads of the week before.
+
+    Trees are left to :meth:`Store.sweep`, because it takes somebody who owns their files.
+    """
+    with storing(folder.path):
+        read_leases(folder)
+        _partials(folder, remove=True, unused_for=_RESUMED_WITHIN)

@@ -9,6 +9,7 @@
     STORE/pycontain/partial/                blobs on their way
     STORE/pycontain/snapshots/<kind>/       unpacked layers
     STORE/pycontain/used/                   when each manifest was last used
+    STORE/pycontain/tidied                  when somebody last looked for what killed processes left
 """
 
 from __future__ import annotations
@@ -25,8 +26,14 @@ from pycontain.store.files import read_file, replace_file, storing
 
 VERSION = "1"
 
+#: The lock that collecting takes alone, and shares with everybody who makes something count as used.
+CONTENT = "content"
+#: The lock of ``index.json``.
+NAMES = "names"
+
 _PRIVATE = 0o700  # snapshots hold programs that are set-uid root
 _BESIDE = ".new"
+_LOCKS = (CONTENT, NAMES)
 _FOLDERS = ("locks", "leases", "partial", "snapshots", "used")
 # What a folder may hold before it becomes a store: what mkfs makes, and what a killed creation leaves.
 _NOTHING = {"lost+found", LAYOUT_FILE + _BESIDE}
@@ -67,6 +74,11 @@ class Folder:
     def used(self) -> str:
         """A file for each manifest, with the time of its last use."""
         return f"{self.own}/used"
+
+    @property
+    def tidied(self) -> str:
+        """An empty file whose time says when the store was last tidied."""
+        return f"{self.own}/tidied"
 
     def lock(self, name: str) -> str:
         """The file of the lock *name*."""
@@ -118,6 +130,8 @@ def _create(folder: Folder) -> str:
         os.makedirs(folder.own, _PRIVATE, exist_ok=True)
         for name in _FOLDERS:
             os.makedirs(f"{folder.own}/{name}", _PRIVATE, exist_ok=True)
+        for name in _LOCKS:  # now, because later the disk may be full, and collecting must still be possible
+            os.close(os.open(folder.lock(name), os.O_WRONLY | os.O_CREAT, 0o600))
         if not os.path.exists(f"{folder.own}/version"):  # last: with it the store is complete
             replace_file(f"{folder.own}/version", f"{VERSION}\n".encode(), f"{folder.own}/version{_BESIDE}")
         return _version_of(folder)

@@ -10,21 +10,25 @@ looks whether it is there afterwards can rely on what was seen.
 from __future__ import annotations
 
 import os
+import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 import attrs
 
+from pycontain.errors import InvalidImage
+from pycontain.oci.digest import Digest
 from pycontain.store.files import read_file, storing
+from pycontain.store.folder import CONTENT
 from pycontain.store.locks import Lock
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
-    from pycontain.oci.digest import Digest
     from pycontain.store.folder import Folder
 
-#: The lock that collecting takes alone, and shares with everybody who makes something count as used.
-CONTENT = "content"
+_MARK = "+"
 
 
 @attrs.define(eq=False)
@@ -34,6 +38,7 @@ class Lease:
     _folder: Folder
     _lock: Lock
     _protected: set[Digest] = attrs.field(factory=set)
+    _adding: threading.Lock = attrs.field(factory=threading.Lock)
 
     @classmethod
     def open(cls, folder: Folder) -> Self:
@@ -46,19 +51,19 @@ class Lease:
 
         A protected manifest also keeps the names that lead to it. Protect first, then look.
         """
-        new = set(digests) - self._protected
-        if not new:
-            return
-        lines = "".join(f"{digest}\n" for digest in new)
+        with self._adding:
+            new = set(digests) - self._protected
+            if new:
+                self._add("".join(f"\n{_MARK}{digest}" for digest in new))
+                self._protected |= new
+
+    def _add(self, lines: str) -> None:
         with (
             storing(self._folder.path),
             Lock.take(self._folder.lock(CONTENT), shared=True),
-            open(
-                self._lock.path, "ab", buffering=0
-            ) as file,  # threads may share a lease, and appending is atomic
+            open(self._lock.path, "a", encoding="ascii") as file,
         ):
-            file.write(lines.encode())
-        self._protected |= new
+            file.write(lines)
 
     def release(self) -> None:
         """End the lease; may be repeated."""
@@ -74,17 +79,21 @@ class Lease:
         self.release()
 
 
-def read_leases(folder: Folder) -> frozenset[str]:
-    """Every digest that is protected, as text. Leases of dead processes are removed."""
-    protected: set[str] = set()
+def read_leases(folder: Folder) -> frozenset[Digest]:
+    """Every digest that is protected. Leases of dead processes are removed."""
+    protected: set[Digest] = set()
     for name in os.listdir(folder.leases):
         path = f"{folder.leases}/{name}"
         if dead := Lock.try_take(path):
             dead.remove()
             continue
-        try:
-            lines = read_file(path).decode().splitlines()
-        except FileNotFoundError:  # it ended just now
-            continue
-        protected.update(lines[1:])  # the first names the holder
+        with suppress(FileNotFoundError):  # it ended just now
+            protected.update(_parse(read_file(path).decode("ascii", "replace")))
     return frozenset(protected)
+
+
+def _parse(content: str) -> Iterator[Digest]:
+    for line in content.splitlines():
+        if line.startswith(_MARK):  # the others name the holder
+            with suppress(InvalidImage):  # cut short by a full disk; who wrote it was told
+                yield Digest.parse(line.removeprefix(_MARK))

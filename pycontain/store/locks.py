@@ -10,6 +10,7 @@ import fcntl
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 import attrs
@@ -88,7 +89,7 @@ class Lock:
                 _wait(fd, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, timeout)
                 if _is_at(fd, path):  # else the holder removed it, and a lock on it excludes nobody
                     if not shared:
-                        os.pwrite(fd, Holder.this().line.encode(), 0)
+                        _sign(fd)
                     return cls(path, fd)
             except BaseException:
                 os.close(fd)
@@ -122,6 +123,11 @@ class Lock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _sign(fd: int) -> None:
+    with suppress(OSError):  # on a full disk the name is missing in messages, and collecting can make room
+        os.pwrite(fd, Holder.this().line.encode(), 0)
 
 
 def _wait(fd: int, path: str, operation: int, timeout: float | None) -> None:

@@ -27,7 +27,7 @@ from pycontain.oci.media_types import CONFIG, DOCKER_CONFIG
 from pycontain.oci.reference import Reference
 from pycontain.store.blobs import BlobMissing
 from pycontain.store.files import read_file, replace_file, storing
-from pycontain.store.leases import CONTENT
+from pycontain.store.folder import CONTENT, NAMES
 from pycontain.store.locks import Lock
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class Names:
             raise BlobMissing(descriptor.digest, self._folder.path)
 
     def _edit(self, change: Callable[[_Lines], _Lines]) -> None:
-        with Lock.take(self._folder.lock("names")):
+        with Lock.take(self._folder.lock(NAMES)):
             document = self._read().document
             lines = change(document["manifests"])
             if lines != document["manifests"]:

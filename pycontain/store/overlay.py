@@ -34,7 +34,7 @@ from pycontain.oci.digest import Digest
 from pycontain.sandbox.paths import HostPath
 from pycontain.sandbox.spec import Rootfs
 from pycontain.store.files import read_file, replace_file, storing
-from pycontain.store.leases import CONTENT
+from pycontain.store.folder import CONTENT
 from pycontain.store.locks import Lock
 from pycontain.store.snapshots import Active, Committed, Kind, Snapshotter
 

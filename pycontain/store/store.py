@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import attrs
 
-from pycontain.errors import ImageNotFound, NoMatchingPlatform
+from pycontain.errors import ImageNotFound, NoMatchingPlatform, StoreError
 from pycontain.oci.choice import resolve
 from pycontain.oci.config import ImageConfig
 from pycontain.oci.manifest import Index, Manifest, parse_document
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pycontain.store.verify import Repair, Verified
 
 _USE_RESOLUTION: Final = 60.0  # seconds
+_TIDY_EVERY: Final = 24 * 3600.0  # seconds
 
 
 @attrs.frozen
@@ -70,6 +71,7 @@ class Store:
         self._snapshots: dict[Kind, Snapshotter] = {
             kind: OverlaySnapshots(self.folder, kind) for kind in Kind
         }
+        self._tidy()
 
     @classmethod
     def default(cls) -> Self:
@@ -158,13 +160,8 @@ class Store:
 
     def touch(self, digest: Digest) -> None:
         """Note that the image with the manifest *digest* is used now; at most one write a minute."""
-        path = self._use_of(digest)
         with storing(self.path):
-            try:
-                if time.time() - os.stat(path).st_mtime > _USE_RESOLUTION:
-                    os.utime(path)
-            except FileNotFoundError:
-                os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+            _note_time(self._use_of(digest), _USE_RESOLUTION)
 
     def last_used(self, digest: Digest) -> float:
         """When the image with the manifest *digest* was last used, or else stored, in seconds since the epoch."""
@@ -217,6 +214,14 @@ class Store:
         for snapshots in self._snapshots.values():
             snapshots.sweep(remove_tree)
 
+    def _tidy(self) -> None:
+        with suppress(OSError, StoreError):  # a store that can only be read is not tidied
+            if not _note_time(self.folder.tidied, _TIDY_EVERY):
+                return
+            from pycontain.store.collect import tidy  # noqa: PLC0415 - once a day
+
+            tidy(self.folder)
+
     def verify(self, repair: Repair | None = None) -> Verified:
         """Read every blob again. What is damaged is brought by *repair* or else removed, and so is what is missing.
 
@@ -226,6 +231,17 @@ class Store:
         from pycontain.store.verify import verify  # noqa: PLC0415 - starting a container never needs it
 
         return verify(self, repair)
+
+
+def _note_time(path: str, resolution: float) -> bool:
+    """Set the time of the file *path* to now, unless that is at most *resolution* seconds ago. Whether it was set."""
+    try:
+        if time.time() - os.stat(path).st_mtime <= resolution:
+            return False
+        os.utime(path)
+    except FileNotFoundError:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+    return True
 
 
 def _fits(descriptor: Descriptor, platform: Platform | None) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias
 
 import attrs
@@ -17,7 +18,7 @@ from pycontain.oci.media_types import MANIFESTS
 from pycontain.store.blobs import OCTETS
 from pycontain.store.contents import Contents, digest_of
 from pycontain.store.files import storing
-from pycontain.store.leases import CONTENT
+from pycontain.store.folder import CONTENT
 from pycontain.store.locks import Lock
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class _Verification:
                 self._take_away(digest, file.fileno())
 
     def _take_away(self, digest: Digest, fd: int) -> None:
-        with Lock.take(self.store.folder.lock(CONTENT)):
+        with Lock.take(self.store.folder.lock(CONTENT)), suppress(FileNotFoundError):
             # Somebody else may have found it too, and have repaired it.
             if os.path.samestat(os.fstat(fd), os.stat(self.store.blobs.path(digest))):
                 self.store.blobs.remove(digest)

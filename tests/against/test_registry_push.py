@@ -110,6 +110,23 @@ def test_a_manifest_that_is_not_what_its_descriptor_says_is_not_sent(repository,
     assert proxy.asked == []
 
 
+def test_a_registry_that_stored_another_manifest_is_not_believed(repository, proxy):
+    image = make_image(b"x")
+    push_image(repository, image.descriptor, image)
+    proxy.fail("PUT .*", status(201, {"Docker-Content-Digest": str(Digest.of(b"another"))}))
+    with pytest.raises(DigestMismatch):
+        repository.push_manifest(image.descriptor, image.content, "1")
+
+
+def test_indexes_of_indexes_of_indexes_are_not_pushed(repository, proxy):
+    image = make_image(b"deep down")
+    for _ in range(5):
+        image = make_index(amd64=image)
+    with pytest.raises(InvalidImage, match="indexes of indexes"):
+        push_image(repository, image.descriptor, image, "1")
+    assert proxy.asked == []
+
+
 def test_an_image_is_pushed_and_its_tag_is_the_last(repository, proxy):
     image = make_image(b"one", b"two")
     push_image(repository, image.descriptor, image, "1.0")
@@ -205,6 +222,12 @@ def test_chunks_are_as_large_as_the_registry_asks(repository, proxy):
     proxy.fail("PUT .*", status(201))
     pushed(repository, CONTENT, 1000)
     assert len(proxy.lines("PATCH .*")) == 2
+
+
+def test_an_upload_without_a_place_is_an_error_of_the_registry(repository, proxy):
+    proxy.always("POST .*", status(202))
+    with pytest.raises(RegistryError, match="names no place"):
+        pushed(repository, CONTENT)
 
 
 def test_an_upload_that_never_works_ends_with_an_error(repository, proxy):

@@ -220,6 +220,14 @@ def test_a_program_that_fails_is_named_and_not_quoted(home, program, text):
     assert caught.value.registry == "r.example"
 
 
+def test_a_program_that_hangs_is_ended_and_named(home, program, monkeypatch):
+    monkeypatch.setattr("pycontain.registry.credentials._PROGRAM_TIMEOUT", 0.05)
+    program("all", "exec sleep 600")
+    write(home / ".docker/config.json", {"credsStore": "all"})
+    with pytest.raises(RegistryError, match="docker-credential-all gave no answer"):
+        find_credentials("r.example", "a")
+
+
 def test_a_program_that_is_missing_is_named(home):
     write(home / ".docker/config.json", {"credsStore": "not-installed"})
     with pytest.raises(RegistryError, match="docker-credential-not-installed cannot be run"):

@@ -171,7 +171,9 @@ def test_a_holder_that_is_dead_is_not_named(tmp_path):
 
 def test_a_lock_ends_with_its_holder(tmp_path):
     path = str(tmp_path / "lock")
-    code = f"import os; from pycontain.store.locks import Lock; l = Lock.take({path!r}); os.kill(os.getpid(), 9)"
+    code = (
+        f"import os; from pycontain.store.locks import Lock; l = Lock.take({path!r}); os.kill(os.getpid(), 9)"
+    )
     subprocess.run([sys.executable, "-c", code], check=False)
     with Lock.take(path, timeout=0):
         pass

@@ -19,7 +19,8 @@ from pycontain.oci.manifest import Manifest
 from pycontain.oci.media_types import MANIFEST
 from pycontain.oci.platform import Platform
 from pycontain.store.blobs import OCTETS
-from pycontain.store.leases import CONTENT, read_leases
+from pycontain.store.folder import CONTENT
+from pycontain.store.leases import read_leases
 from pycontain.store.locks import Lock
 from pycontain.store.snapshots import Kind
 from pycontain.store.store import Store
@@ -253,6 +254,22 @@ def test_a_download_that_is_going_on_stays(store):
         incoming.write(b"c")
         incoming.commit()
         assert store.gc().blobs == ()
+
+
+def test_a_store_is_tidied_once_a_day_when_it_is_opened(store):
+    """Downloads that may still be resumed stay."""
+    for content, week in ((b"old", 8), (b"new", 6)):
+        with store.blobs.partial(Descriptor.of(content, OCTETS)) as incoming:
+            incoming.write(content[:2])
+        then = time.time() - week * 24 * 3600
+        os.utime(Path(store.folder.partial, f"sha256-{Digest.of(content).hex}"), (then, then))
+    Path(store.folder.leases, "left").touch()
+    Store(store.path)
+    assert len(os.listdir(store.folder.partial)) == 2
+    os.utime(store.folder.tidied, (0, 0))
+    Store(store.path)
+    assert os.listdir(store.folder.partial) == [f"sha256-{Digest.of(b'new').hex}"]
+    assert os.listdir(store.folder.leases) == []
 
 
 # --- leases ---------------------------------------------------------------------------------------------

@@ -54,7 +54,9 @@ sizes = st.dictionaries(things, st.integers(0, 100))
 
 
 def bytes_of(images, sizes, protected):
-    return sum(sizes.get(thing, 0) for thing in frozenset(protected).union(*(image.needs for image in images)))
+    return sum(
+        sizes.get(thing, 0) for thing in frozenset(protected).union(*(image.needs for image in images))
+    )
 
 
 @given(images, sizes, st.frozensets(things), st.integers(0, 300))

@@ -1,0 +1,237 @@
+"""What a container may use, and the files of a control group that say so.
+
+:class:`Limits` is what the user asked for. :func:`v1_writes` and :func:`v2_writes` are what has to be written, in order,
+into the files of a new group: ``(controller, file, text)``. The two versions do not have the same limits, and a host
+does not have every controller, so :func:`enforceable` says first what of it the host can keep. Nothing is ignored.
+
+The files are described in the kernel's Documentation/admin-guide/cgroup-v2.rst and admin-guide/cgroup-v1/.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+
+from pycontain.errors import HostUnsupported, InvalidSpec
+from pycontain.sandbox.size import parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Write: TypeAlias = tuple[str, str, str]
+
+LEAST_MEMORY = 6 << 20  # as in Docker; below it our own child could not build the container up
+_PERIOD = 100_000  # µs, what a new group has: scheduler/sched-bwc.rst, "Management"
+_LEAST_CPUS = 0.01  # the kernel takes no quota below 1 ms
+_MOST_PIDS = 1 << 22  # PID_MAX_LIMIT of proc_sys_kernel(5)
+_CPUSET = re.compile(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*", re.ASCII)
+
+
+@attrs.frozen
+class Limits:
+    """Limits on a container; None is no limit of its own.
+
+    ``memory``, ``memory_high`` (slow down and reclaim from here on) and ``swap`` (beside the memory) are in bytes;
+    ``cpus`` is a number of processors, ``cpu_weight`` the share in times of scarcity with 100 as everybody's,
+    ``cpuset`` the processors by number as ``"0-3,7"``, ``pids`` the number of processes and threads.
+    """
+
+    memory: int | None = None
+    memory_high: int | None = None
+    swap: int | None = None
+    cpus: float | None = None
+    cpu_weight: int | None = None
+    cpuset: str | None = None
+    pids: int | None = None
+
+
+CONTROLLERS = {
+    "memory": "memory",
+    "memory_high": "memory",
+    "swap": "memory",
+    "cpus": "cpu",
+    "cpu_weight": "cpu",
+    "cpuset": "cpuset",
+    "pids": "pids",
+}
+"""Which controller keeps a limit."""
+
+_V2_ONLY = frozenset({"memory_high"})  # soft_limit_in_bytes of v1 is only a wish
+
+
+# --- from what the user wrote ---------------------------------------------------------------------------
+
+
+def parse_limits(
+    *,
+    memory: str | int | None = None,
+    memory_high: str | int | None = None,
+    swap: str | int | None = None,
+    cpus: float | None = None,
+    cpu_weight: int | None = None,
+    cpuset: str | None = None,
+    pids: int | None = None,
+) -> Limits:
+    """The limits that the arguments mean; :class:`InvalidSpec` names everything that is wrong with them."""
+    problems: list[str] = []
+
+    def read(name: str, given: object, parse: Callable[[object], object]) -> None:
+        if given is None:
+            return
+        try:
+            values[name] = parse(given)
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+
+    values: dict[str, object] = {}
+    read("memory", memory, _memory)
+    read("memory_high", memory_high, _memory)
+    read("swap", swap, _size)
+    read("cpus", cpus, _cpus)
+    read("cpu_weight", cpu_weight, lambda given: _whole(given, 1, 10_000))
+    read("cpuset", cpuset, _cpuset)
+    read("pids", pids, lambda given: _whole(given, 1, _MOST_PIDS))
+    if swap is not None and memory is None:
+        problems.append("swap: it is counted beside the memory, so it needs memory= too")
+    limits = Limits(**values)  # type: ignore[arg-type]
+    if limits.memory is not None and limits.memory_high is not None and limits.memory_high > limits.memory:
+        problems.append("memory_high: it lies above memory and would never be reached")
+    if problems:
+        raise InvalidSpec(tuple(problems))
+    return limits
+
+
+def _size(given: object) -> int:
+    if isinstance(given, bool) or not isinstance(given, str | int):
+        raise ValueError(f"{given!r} is no size; write 512k, 64M or 1.5G")  # noqa: TRY004 - a problem of the spec
+    return parse_size(given)
+
+
+def _memory(given: object) -> int:
+    size = _size(given)
+    if size < LEAST_MEMORY:
+        raise ValueError(f"{given!r} is too little to start in; the least is {LEAST_MEMORY >> 20}M")
+    return size
+
+
+def _cpus(given: object) -> float:
+    number = isinstance(given, int | float) and not isinstance(given, bool)
+    if not number or not _LEAST_CPUS <= given < math.inf:  # type: ignore[operator]
+        raise ValueError(f"{given!r} is no number of processors; the least is {_LEAST_CPUS}")
+    return float(given)  # type: ignore[arg-type]
+
+
+def _whole(given: object, least: int, most: int) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= most:
+        raise ValueError(f"{given!r} is no whole number from {least} to {most}")
+    return given
+
+
+def _cpuset(given: object) -> str:
+    if not isinstance(given, str) or not _CPUSET.fullmatch(given) or not all(map(_rises, given.split(","))):
+        raise ValueError(f"{given!r} is no list of processors; write 0-3 or 0,2")
+    return given
+
+
+def _rises(part: str) -> bool:
+    first, _, last = part.partition("-")
+    return int(first) <= int(last or first)
+
+
+# --- what a host can keep -------------------------------------------------------------------------------
+
+
+def set_limits(limits: Limits) -> frozenset[str]:
+    """The names of the limits that are set."""
+    return frozenset(name for name in CONTROLLERS if getattr(limits, name) is not None)
+
+
+def controllers_of(limits: Limits) -> frozenset[str]:
+    """The controllers that *limits* need, by their names in cgroups(7)."""
+    return frozenset(CONTROLLERS[name] for name in set_limits(limits))
+
+
+def enforceable(limits: Limits, versions: Mapping[str, int]) -> tuple[Limits, tuple[str, ...]]:
+    """The part of *limits* that a host can keep, and the names of the others.
+
+    *versions* are the controllers that can be used, each with the version of the hierarchy it is in, 1 or 2: on a
+    hybrid host some are in either.
+    """
+    left_out = tuple(
+        name
+        for name in sorted(set_limits(limits))
+        if CONTROLLERS[name] not in versions or (name in _V2_ONLY and versions[CONTROLLERS[name]] == 1)
+    )
+    return attrs.evolve(limits, **dict.fromkeys(left_out)), left_out
+
+
+# --- the files ------------------------------------------------------------------------------------------
+
+
+def writes(limits: Limits, versions: Mapping[str, int]) -> tuple[Write, ...]:
+    """What to write, on a host with these *versions* of the controllers (see :func:`enforceable`), which has them all."""
+    by_version = {1: v1_writes, 2: v2_writes}
+    return tuple(
+        write
+        for version in sorted({versions[name] for name in controllers_of(limits)})
+        for write in by_version[version](_part(limits, versions, version))
+    )
+
+
+def _part(limits: Limits, versions: Mapping[str, int], version: int) -> Limits:
+    others = (name for name in set_limits(limits) if versions[CONTROLLERS[name]] != version)
+    return attrs.evolve(limits, **dict.fromkeys(others))
+
+
+def v2_writes(limits: Limits) -> tuple[Write, ...]:
+    """The files of cgroup-v2.rst, "Controllers"."""
+    rows = (
+        ("memory", "memory.high", limits.memory_high),
+        ("memory", "memory.max", limits.memory),
+        ("memory", "memory.swap.max", limits.swap),
+        ("cpu", "cpu.max", limits.cpus and f"{_quota(limits.cpus)} {_PERIOD}"),
+        ("cpu", "cpu.weight", limits.cpu_weight),
+        ("cpuset", "cpuset.cpus", limits.cpuset),
+        ("pids", "pids.max", limits.pids),
+    )
+    return _present(rows)
+
+
+def v1_writes(limits: Limits) -> tuple[Write, ...]:
+    """The files of cgroup-v1/memory.rst, cpusets.rst, pids.rst and scheduler/sched-bwc.rst.
+
+    A group's period is 100 ms from the beginning, so only the quota is written. ``cpuset.mems`` is no limit: who makes
+    the group copies it from the one above, since no process may join while it is empty.
+    """
+    if limits.memory_high is not None:
+        raise HostUnsupported("memory_high", needs="cgroup v2 for the memory controller", found="cgroup v1")
+    rows = (
+        ("memory", "memory.limit_in_bytes", limits.memory),
+        # memory.rst, 2.4: memory and swap together, and never below the limit on memory, which so comes first.
+        (
+            "memory",
+            "memory.memsw.limit_in_bytes",
+            None if limits.swap is None else (limits.memory or 0) + limits.swap,
+        ),
+        ("cpu", "cpu.cfs_quota_us", limits.cpus and _quota(limits.cpus)),
+        ("cpu", "cpu.shares", limits.cpu_weight and _shares(limits.cpu_weight)),
+        ("cpuset", "cpuset.cpus", limits.cpuset),
+        ("pids", "pids.max", limits.pids),
+    )
+    return _present(rows)
+
+
+def _present(rows: tuple[tuple[str, str, str | int | None], ...]) -> tuple[Write, ...]:
+    return tuple((controller, file, str(value)) for controller, file, value in rows if value is not None)
+
+
+def _quota(cpus: float) -> int:
+    return round(cpus * _PERIOD)
+
+
+def _shares(weight: int) -> int:
+    # The kernel's own conversion when it reads a cpu.weight: everybody's 100 is everybody's 1024, ratios stay.
+    return round(weight * 1024 / 100)
