@@ -158,7 +158,6 @@ def judge(found: Findings) -> Report:
         (
             linux(found),
             machine(found),
-            python(found),
             namespaces(found),
             user_namespaces(found),
             subordinate_ids(found),
@@ -192,25 +191,15 @@ def linux(found: Findings) -> Check:
 
 def machine(found: Findings) -> Check:
     """The architecture, of the kernel and of the interpreter."""
+    text = f"{found.machine}, Python {'.'.join(map(str, found.python))}"
     known = " or ".join(_MACHINES)
     if found.machine not in _MACHINES:
         because = f"pycontain knows the system calls of {known}"
-        return Check("machine", Verdict.MISSING, found.machine, because, f"use {known}", _EVERY)
+        return Check("machine", Verdict.MISSING, text, because, f"use {known}", _EVERY)
     if not found.wide:
         because = "a 32-bit program calls the kernel by other numbers"
-        text = f"a 32-bit Python on {found.machine}"
-        return Check("machine", Verdict.MISSING, text, because, "use a 64-bit Python", _EVERY)
-    return Check("machine", Verdict.GOOD, found.machine)
-
-
-def python(found: Findings) -> Check:
-    """The interpreter's version."""
-    text = ".".join(map(str, found.python))
-    if found.python < (3, 11):
-        return Check(
-            "Python", Verdict.MISSING, text, "pycontain is written for 3.11", "use 3.11 or newer", _EVERY
-        )
-    return Check("Python", Verdict.GOOD, text)
+        return Check("machine", Verdict.MISSING, f"{text} (32-bit)", because, "use a 64-bit Python", _EVERY)
+    return Check("machine", Verdict.GOOD, text)
 
 
 def namespaces(found: Findings) -> Check:
@@ -317,13 +306,13 @@ def state_folder(found: Findings) -> Check:
     """Where writable layers lie."""
     name, state, needed_for = "state folder", found.state, "what containers write"
     text = f"{state.path} on {state.file_system}, {state.free / (1 << 30):.1f} GiB free"
-    choose = "export PYCONTAIN_STATE=/a/folder/of/yours"
+    choose = "export PYCONTAIN_STATE=FOLDER"
     if not state.writable:
         because = f"it cannot be written by {found.subordinate.user}"
         return Check(name, Verdict.MISSING, state.path, because, choose, _EVERY)
     if found.trial.host is not None and found.trial.host.layers_in_memory:
         because = f"{state.file_system} cannot hold an overlay's upper directory, so layers are in memory"
-        return Check(name, Verdict.LIMITED, text, because, f"{choose} on ext4, xfs or btrfs", needed_for)
+        return Check(name, Verdict.LIMITED, text, because, f"{choose}, one on ext4, xfs or btrfs", needed_for)
     if state.free < _ENOUGH_SPACE:
         return Check(
             name, Verdict.LIMITED, text, "there is little room", f"make room, or {choose}", needed_for

@@ -67,6 +67,15 @@ def flat_keyed(text: str) -> dict[str, int]:
     return {key: int(value) for key, value in pairs}
 
 
+def processors(text: str) -> set[int]:
+    """The numbers in a list such as ``0-3,7``: cpuset(7), "List format"."""
+    found: set[int] = set()
+    for part in filter(None, text.strip().split(",")):
+        first, _, last = part.partition("-")
+        found |= set(range(int(first), int(last or first) + 1))
+    return found
+
+
 def members(group: int) -> list[int]:
     """The processes in the group, itself and not below; one that the reader's PID namespace does not have is 0."""
     return [int(line) for line in read(group, "cgroup.procs").split()]
@@ -136,15 +145,6 @@ def _has(group: int, name: str) -> bool:
     return os.access(name, os.F_OK, dir_fd=group)
 
 
-def oom_kills(group: int) -> int:
-    """How many processes the kernel killed here because the group had no more memory; 0 where it does not count them."""
-    for name in ("memory.events", "memory.oom_control"):
-        text = read_or_empty(group, name)
-        if text:
-            return flat_keyed(text).get("oom_kill", 0)  # v1: Linux 4.13
-    return 0
-
-
 def remove(name: str, parent: int | None = None, patience: float = PATIENCE) -> None:
     """rmdir(2) of a group that has no groups below; one that is not there is no failure.
 
@@ -171,3 +171,91 @@ def _until(done: Callable[[], bool], patience: float) -> bool:
             return False
         time.sleep(_PAUSE)
     return True
+
+
+# --- reading what was used ------------------------------------------------------------------------------
+
+
+def _number(group: int, *names: str) -> int | None:
+    """The number in the first of these files that there is."""
+    for name in names:
+        text = read_or_empty(group, name)
+        if text:
+            return int(text)
+    return None
+
+
+def _without_none(**found: float | None) -> dict[str, int | float]:
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def oom_kills(group: int) -> int:
+    """How many processes the kernel killed here because the group had no more memory; 0 where it does not count them."""
+    for name in ("memory.events", "memory.oom_control"):
+        text = read_or_empty(group, name)
+        if text:
+            return flat_keyed(text).get("oom_kill", 0)  # v1: Linux 4.13
+    return 0
+
+
+def _memory(group: int) -> dict[str, int | float]:
+    return _without_none(
+        memory=_number(group, "memory.current", "memory.usage_in_bytes"),
+        memory_peak=_number(group, "memory.peak", "memory.max_usage_in_bytes"),  # v2: Linux 5.19
+        oom_kills=oom_kills(group),
+    )
+
+
+def _cpuacct(group: int) -> dict[str, int | float]:
+    stat = read_or_empty(group, "cpu.stat")
+    if "usage_usec" in stat:  # v2
+        values = flat_keyed(stat)
+        return {
+            "cpu": values["usage_usec"] / 1e6,
+            "cpu_user": values["user_usec"] / 1e6,
+            "cpu_system": values["system_usec"] / 1e6,
+        }
+    files = {"cpu": "cpuacct.usage", "cpu_user": "cpuacct.usage_user", "cpu_system": "cpuacct.usage_sys"}
+    return {name: int(read(group, file)) / 1e9 for name, file in files.items()}
+
+
+def _cpu(group: int) -> dict[str, int | float]:
+    values = flat_keyed(read(group, "cpu.stat"))
+    micro, nano = values.get("throttled_usec"), values.get("throttled_time")
+    return {"cpu_throttled": micro / 1e6 if micro is not None else (nano or 0) / 1e9}
+
+
+def _pids(group: int) -> dict[str, int | float]:
+    return _without_none(pids=_number(group, "pids.current"), pids_peak=_number(group, "pids.peak"))
+
+
+def _io(group: int) -> dict[str, int | float]:
+    """io.stat: cgroup-v2.rst, "IO Interface Files"."""
+    pairs = [pair.split("=") for line in read(group, "io.stat").splitlines() for pair in line.split()[1:]]
+    return {
+        name: sum(int(value) for key, value in pairs if key == wanted)
+        for name, wanted in (("io_read", "rbytes"), ("io_write", "wbytes"))
+    }
+
+
+def _blkio(group: int) -> dict[str, int | float]:
+    """cgroup-v1/blkio-controller.rst: lines of device, operation and bytes, and a total."""
+    lines = [
+        line.split()
+        for line in read_or_empty(group, "blkio.throttle.io_service_bytes_recursive").splitlines()
+    ]
+    return {
+        name: sum(int(line[2]) for line in lines if line[1:2] == [operation])
+        for name, operation in (("io_read", "Read"), ("io_write", "Write"))
+    }
+
+
+READERS: dict[str, Callable[[int], dict[str, int | float]]] = {
+    "memory": _memory,
+    "cpu": _cpu,
+    "cpuacct": _cpuacct,
+    "pids": _pids,
+    "io": _io,
+    "blkio": _blkio,
+}
+"""What a controller has counted, by its name; ``cpuacct`` and ``cpu`` serve both versions."""

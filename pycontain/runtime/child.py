@@ -26,6 +26,7 @@ _EXTRA = (
     _CHANNEL + 1
 )  # the container's pidfd for an exec, or a pipe that closes at the exec of a payload without init
 _STAGE = _EXTRA + 1
+_LINE = _STAGE + 1  # of a spare, to the zygote, which learns by its end that the payload runs
 _TASK_LIMIT = 1 << 18
 
 
@@ -106,7 +107,6 @@ class Spare:
             socket.send_fds(self.line, [task.packed()], fds)
         except OSError:  # it was killed, or the task is too long for a packet
             return False
-        self.line.close()
         return True
 
 
@@ -122,7 +122,7 @@ def _wait_for_task(line: socket.socket, container: int, steps: tuple[Any, ...], 
         for place, fd in enumerate(given, _CHANNEL):
             os.dup2(fd, place, inheritable=False)
         syscalls.close_range(_CHANNEL + len(given))
-        line = socket.socket(fileno=os.dup(_CHANNEL))
+        line = socket.socket(fileno=fcntl.fcntl(_CHANNEL, fcntl.F_DUPFD_CLOEXEC, 64))
         privileges.set_name("pycontain-init")
         prepared = perform.Child(last_capability)
         refused: perform.StepRefused | None = None
@@ -132,7 +132,7 @@ def _wait_for_task(line: socket.socket, container: int, steps: tuple[Any, ...], 
             refused = error
         packet, fds, _, _ = socket.recv_fds(line, _TASK_LIMIT, 8, socket.MSG_CMSG_CLOEXEC)
         if packet:
-            live(prepared, Task(*marshal.loads(packet)), fds, done=len(steps), refused=refused)
+            live(prepared, Task(*marshal.loads(packet)), fds, len(steps), line.fileno(), refused)
     finally:
         os._exit(127)
 
@@ -142,16 +142,17 @@ def live(
     task: Task,
     fds: list[int],
     done: int = 0,
+    line: int | None = None,
     refused: perform.StepRefused | None = None,
 ) -> None:
     """Perform what is left of the task's plan and become the payload, or its init. Never returns.
 
-    *done* steps were performed by the spare that this child was, the last of them with *refused* if not None.
+    A child that was a spare has *done* steps already, the last of them with *refused* if not None, and a *line*.
     """
     options = task.options
     try:
         times = [task.taken, time.monotonic()]
-        _arrange_descriptors(child, fds, stdin=bool(options & STDIN))
+        _arrange_descriptors(child, fds, line, stdin=bool(options & STDIN))
         try:
             if refused is not None:
                 raise refused
@@ -164,6 +165,7 @@ def live(
             perform.perform(marshal.loads(task.steps), child, 0, profile, done)
             _, _, argv, env, init = task.execute
             os.umask(0o022)
+            syscalls.close_range(_LINE, _LINE)
             _open_null(options)
             values = supervise.environment(env, child.home, child.hostname)
             if init:
@@ -180,22 +182,27 @@ def live(
         os._exit(127)
 
 
-def _arrange_descriptors(child: perform.Child, fds: list[int], *, stdin: bool) -> None:
-    """Stdio at 0 to 2, the channel at 3, what else was given at 4, the stage at 5, and nothing more (CVE-2024-21626).
+def _arrange_descriptors(child: perform.Child, fds: list[int], line: int | None, *, stdin: bool) -> None:
+    """Stdio at 0 to 2, the channel at 3, what else was given at 4, the stage at 5, the line at 6, and nothing more.
+
+    CVE-2024-21626: what the payload inherits, and what its working directory can be reached through, is decided here.
 
     The descriptors may themselves have these numbers, so they are moved out of the way first.
     """
     channel, *given = [_above(fd) for fd in fds]
-    stage = _above(child.root) if child.root >= 0 else -1
     wanted = dict(zip((0, 1, 2, _EXTRA) if stdin else (1, 2, _EXTRA), given, strict=False))
-    wanted |= {_CHANNEL: channel, _STAGE: stage}
+    wanted[_CHANNEL] = channel
+    if child.root >= 0:
+        wanted[_STAGE] = _above(child.root)
+        child.root = _STAGE
+    if line is not None:
+        wanted[_LINE] = _above(line)
     for place, fd in wanted.items():
-        if fd >= 0:
-            os.dup2(fd, place, inheritable=place < _CHANNEL)
-    if _EXTRA not in wanted:
-        syscalls.close_range(_EXTRA, _EXTRA)
-    syscalls.close_range(_STAGE + (stage >= 0))
-    child.root = _STAGE if stage >= 0 else -1
+        os.dup2(fd, place, inheritable=place < _CHANNEL)
+    for place in (_EXTRA, _STAGE, _LINE):
+        if place not in wanted:
+            syscalls.close_range(place, place)
+    syscalls.close_range(_LINE + 1)
 
 
 def _above(fd: int) -> int:

@@ -42,6 +42,16 @@ def _locked(folder: str) -> Iterator[None]:
         os.close(fd)
 
 
+def _make_private(state: str) -> None:
+    """Have a folder that only this user can change: who could put files there could put them into containers."""
+    os.makedirs(state, mode=0o700, exist_ok=True)
+    found = os.stat(state)
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise PermissionError(
+            errno.EPERM, "it must belong to this user, and others may not write to it", state
+        )
+
+
 class OwnerFolder:
     """The folder of one zygote, whose working directory is ``layers`` in it. A layer is known by its name there."""
 
@@ -56,7 +66,7 @@ class OwnerFolder:
     @classmethod
     def create(cls, state: str) -> OwnerFolder:
         """Make and lock a new folder below *state*."""
-        os.makedirs(state, mode=0o700, exist_ok=True)
+        _make_private(state)
         with _locked(state):
             path = f"{state}/{os.urandom(6).hex()}"
             os.mkdir(path, 0o700)
@@ -118,8 +128,14 @@ class OwnerFolder:
         return pid
 
     def remove(self) -> None:
-        """Remove the folder; the zygote is about to end."""
+        """Unmount and remove the folder; the zygote is about to end."""
         os.chdir("/")
+        for place in (self.images, self.layers):
+            try:
+                syscalls.umount2(place, syscalls.MNT_DETACH)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # layers are on disk, usually
+                    raise
         remove_tree(self.path)
 
 
@@ -133,7 +149,7 @@ def abandoned(state: str) -> list[tuple[str, int]]:
                 lock = os.open(
                     f"{path}/{_MARK}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
                 )
-            except NotADirectoryError:  # not ours
+            except (NotADirectoryError, FileNotFoundError):  # not ours, or gone since it was listed
                 continue
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -94,7 +94,10 @@ class Zygote:
         self.spares: dict[str, child.Spare] = {}  # for the next exec in a container that had one lately
         self.wanted: dict[
             str, bytes
-        ] = {}  # the first steps of its last exec, for a container that shall get one
+        ] = {}  # containers that shall get one, with the first steps of their last exec
+        self.lines: dict[
+            int, socket.socket
+        ] = {}  # to spares that were given a task, until their payload runs
         self.closing = False
         self.poll.register(control, select.EPOLLIN)
         self.poll.register(owner, select.EPOLLIN)
@@ -107,6 +110,8 @@ class Zygote:
                     self.close()
                 elif fd == self.control.fileno():
                     self._serve()
+                elif fd in self.lines:
+                    self._release(fd)
                 elif fd in self.children:
                     self._attend(self.children[fd], fd)
         self.state.remove()
@@ -170,7 +175,9 @@ class Zygote:
                 fds.append(in_child)
             task.taken = time.monotonic()
             task.folder = self.state.take_layer()
-            spare, self.spare = self.spare, None
+            spare = None
+            if not task.options & child.PROFILE:  # who asks where the time goes wants to see all of it
+                spare, self.spare = self.spare, None
             pid, pidfd = self._hand_to(spare, task, fds) or self._clone(task, fds)
         except OSError as error:
             self._refuse(channel, fds, task.folder, error)
@@ -198,9 +205,16 @@ class Zygote:
         if spare is None:
             return None
         if spare.take(task, fds):
+            self.lines[spare.line.fileno()] = spare.line
+            self.poll.register(spare.line, select.EPOLLIN)
             return spare.pid, spare.pidfd
         self._dismiss(spare)
         return None
+
+    def _release(self, fd: int) -> None:
+        """The payload of a spare's task runs, or will never: it has let go of its line."""
+        self.poll.unregister(fd)
+        self.lines.pop(fd).close()
 
     def _dismiss(self, spare: child.Spare) -> None:
         spare.line.close()  # which is its sign to exit
@@ -209,7 +223,8 @@ class Zygote:
     def _make_spares(self) -> None:
         if self.closing:
             return
-        if self.spare is None and self.prefix:
+        # A child that mounts now would wait for the same locks of the kernel.
+        if self.spare is None and self.prefix and not self.lines:
             self.spare = child.Spare.make(self.prefix, self.last_capability, _fork)
         for ident, prefix in self.wanted.items():
             container = self.containers[ident]
@@ -293,8 +308,14 @@ class Zygote:
         self.poll.unregister(fd)
         os.close(fd)
 
+    def _ignore(self, channel: socket.socket) -> None:
+        try:
+            self.poll.unregister(channel)
+        except FileNotFoundError:
+            pass  # it was taken out when the owner let go
+
     def adopt(self, pid: int) -> None:
-        """Wait for a running that removes folders; the zygote does not end before it."""
+        """Wait for a child that removes folders; the zygote does not end before it."""
         self._watch(Running("cleaner", pid, os.pidfd_open(pid), None))
 
     def _attend(self, running: Running, fd: int) -> None:
@@ -308,12 +329,14 @@ class Zygote:
             return
         assert running.channel is not None
         try:
-            message = running.channel.recv(64)
+            message = running.channel.recv(64, socket.MSG_DONTWAIT)
         except ConnectionResetError:  # unix(7): it let go with answers unread
             message = b""
+        except BlockingIOError:  # the event was for an earlier descriptor of this number
+            return
         if not message:  # the owner has let go
             self._end(running)
-            self.poll.unregister(running.channel)
+            self._ignore(running.channel)
             return
         match marshal.loads(message):
             case ("signal", number):
@@ -332,14 +355,18 @@ class Zygote:
             pass  # it has ended and waits to be reaped
 
     def _reap(self, running: Running) -> None:
-        _, status, usage = os.wait4(running.pid, 0)
+        pid, status, usage = os.wait4(running.pid, os.WNOHANG)
+        if not pid:  # as above
+            return
         self._forget(running.pidfd)
         if running.executed >= 0:
             self._forget(running.executed)
         if running.channel is not None:
             say(running.channel, "gone", status, usage.ru_utime, usage.ru_stime, usage.ru_maxrss)
             del self.children[running.channel.fileno()]
-            running.channel.close()  # which also takes it out of epoll(7)
+            # Children that were forked meanwhile may hold it too, and as long as they do epoll(7) would report it.
+            self._ignore(running.channel)
+            running.channel.close()
         if running.folder:
             del self.containers[running.ident]
             self._dismiss_exec_spares(running.ident)
@@ -374,8 +401,9 @@ def set_the_stage(control: socket.socket, owner: int, state_folder: str, *, root
     privileges.set_not_dumpable()
     # Mounts of the host appear here too; nothing that is mounted here appears there.
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE, None)
-    os.umask(0)
+    os.umask(0o077)
     state = sweep.OwnerFolder.create(state_folder)
+    os.umask(0)  # what is made from now on is made with the mode that is asked for
     os.chdir(state.layers)
     in_memory = not state.holds_layers(rootless=rootless)
     if in_memory:

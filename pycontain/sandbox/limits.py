@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import attrs
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 Write: TypeAlias = tuple[str, str, str]
+Given = TypeVar("Given")
+Value = TypeVar("Value")
 
 LEAST_MEMORY = 6 << 20  # as in Docker; below it our own child could not build the container up
 _PERIOD = 100_000  # µs, what a new group has: scheduler/sched-bwc.rst, "Management"
@@ -192,7 +194,7 @@ def v2_writes(limits: Limits) -> tuple[Write, ...]:
         ("memory", "memory.high", limits.memory_high),
         ("memory", "memory.max", limits.memory),
         ("memory", "memory.swap.max", limits.swap),
-        ("cpu", "cpu.max", limits.cpus and f"{_quota(limits.cpus)} {_PERIOD}"),
+        ("cpu", "cpu.max", _converted(limits.cpus, lambda cpus: f"{_quota(cpus)} {_PERIOD}")),
         ("cpu", "cpu.weight", limits.cpu_weight),
         ("cpuset", "cpuset.cpus", limits.cpuset),
         ("pids", "pids.max", limits.pids),
@@ -214,10 +216,10 @@ def v1_writes(limits: Limits) -> tuple[Write, ...]:
         (
             "memory",
             "memory.memsw.limit_in_bytes",
-            None if limits.swap is None else (limits.memory or 0) + limits.swap,
+            _converted(limits.swap, lambda swap: swap + (limits.memory or 0)),
         ),
-        ("cpu", "cpu.cfs_quota_us", limits.cpus and _quota(limits.cpus)),
-        ("cpu", "cpu.shares", limits.cpu_weight and _shares(limits.cpu_weight)),
+        ("cpu", "cpu.cfs_quota_us", _converted(limits.cpus, _quota)),
+        ("cpu", "cpu.shares", _converted(limits.cpu_weight, _shares)),
         ("cpuset", "cpuset.cpus", limits.cpuset),
         ("pids", "pids.max", limits.pids),
     )
@@ -226,6 +228,10 @@ def v1_writes(limits: Limits) -> tuple[Write, ...]:
 
 def _present(rows: tuple[tuple[str, str, str | int | None], ...]) -> tuple[Write, ...]:
     return tuple((controller, file, str(value)) for controller, file, value in rows if value is not None)
+
+
+def _converted(value: Given | None, convert: Callable[[Given], Value]) -> Value | None:
+    return None if value is None else convert(value)
 
 
 def _quota(cpus: float) -> int:

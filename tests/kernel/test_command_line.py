@@ -181,8 +181,8 @@ def test_debug_shows_the_traceback():
 
 
 def test_a_timeout_kills_and_exits_with_124():
-    done = run("--timeout", "0.5", "host:", "sh", "-c", "echo before; sleep 60")
-    assert (done.returncode, done.stdout) == (124, "before\n")
+    done = run("--timeout", "0.5", "host:", "sleep", "60")
+    assert done.returncode == 124
     assert "did not end within 0.5 s and was killed" in done.stderr
 
 

@@ -109,7 +109,7 @@ def test_the_host_name_is_that_of_the_container():
         assert sh(running, "hostname; echo $HOSTNAME").stdout == "box\nbox\n"
 
 
-def test_home_is_that_of_the_user(running):
+def test_home_is_that_of_the_user():
     passwd = "root:x:0:0::/over/there:/bin/sh\n"
     with HOST.file("/etc/passwd", passwd).start("sleep", "1000") as running:
         assert sh(running, "echo $HOME").stdout == "/over/there\n"
@@ -253,6 +253,21 @@ def test_an_exec_in_a_container_that_was_closed_says_so():
     running.close()
     with pytest.raises(SandboxError, match="exited"):
         running.exec("true")
+
+
+def test_a_container_that_had_an_exec_ends_as_fast_as_one_that_had_none(running):
+    """Nothing that was made ready for the next exec stands in the way."""
+    assert running.exec("true").ok
+    assert running.exec("true").ok
+    running.kill()
+    assert comes_true(lambda: running.status == "exited", patience=2)
+
+
+def test_a_payload_that_ends_after_an_exec_is_noticed():
+    with HOST.start("sh", "-c", "while [ ! -e /go ]; do sleep 0.01; done; exit 3") as running:
+        assert running.exec("touch", "/go").ok
+        assert running.wait(2).exit_code == 3
+        assert comes_true(lambda: running.status == "exited", patience=2)
 
 
 def test_a_missing_program_is_named(running):

@@ -134,7 +134,9 @@ def test_without_init_input_and_output_are_the_same():
 
 
 def test_without_init_a_handled_signal_arrives():
-    with BARE.start("sh", "-c", "trap 'exit 6' TERM; echo ready > /ready; while :; do sleep 0.01; done") as running:
+    with BARE.start(
+        "sh", "-c", "trap 'exit 6' TERM; echo ready > /ready; while :; do sleep 0.01; done"
+    ) as running:
         assert ready(running)
         assert running.stop().exit_code == 6
 

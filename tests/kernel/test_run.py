@@ -210,7 +210,9 @@ class Word(str):
 
 
 def test_an_argument_a_variable_and_an_input_may_be_a_kind_of_str():
-    result = HOST.env({Word("A"): Word("a")}).run("sh", "-c", 'echo $A "$1"; cat', Word("sh"), Word("b"), input=Word("c"))
+    result = HOST.env({Word("A"): Word("a")}).run(
+        "sh", "-c", 'echo $A "$1"; cat', Word("sh"), Word("b"), input=Word("c")
+    )
     assert result.stdout == "a b\nc"
 
 

@@ -150,7 +150,9 @@ def test_kill_refuses_what_is_no_signal():
 
 def test_a_signal_in_real_time_reaches_the_payload():
     """signal(7): SIGRTMIN to SIGRTMAX are signals too; systemd as a payload is stopped by SIGRTMIN+3."""
-    script = "import signal, sys; signal.signal(37, lambda *_: sys.exit(7)); open('/ready', 'w').write('ready')"
+    script = (
+        "import signal, sys; signal.signal(37, lambda *_: sys.exit(7)); open('/ready', 'w').write('ready')"
+    )
     with HOST.start("python3", "-c", f"{script}\nwhile True: signal.pause()") as running:
         assert ready(running)
         running.kill("SIGRTMIN+3")

@@ -82,14 +82,18 @@ def test_a_source_that_is_a_link_is_followed_on_the_host(tree):
     assert sh(HOST.mount(tree / "link", "/data"), "cat /data").stdout == "x\n"
 
 
-@pytest.mark.parametrize("name", ["with space", "with,comma", "with:colon", "with\\backslash", "häi", "\udcff"])
+@pytest.mark.parametrize(
+    "name", ["with space", "with,comma", "with:colon", "with\\backslash", "häi", "\udcff"]
+)
 def test_a_source_may_have_any_name(tree, name):
     (tree / name).mkdir()
     (tree / name / "y").touch()
     assert sh(HOST.mount(tree / name, "/data"), "ls /data").stdout == "y\n"
 
 
-@pytest.mark.parametrize("name", ["with space", "with,comma", "with:colon", "with\\backslash", "häi", "\udcff"])
+@pytest.mark.parametrize(
+    "name", ["with space", "with,comma", "with:colon", "with\\backslash", "häi", "\udcff"]
+)
 def test_a_target_may_have_any_name(tree, name):
     assert HOST.mount(tree, f"/{name}").run("ls", f"/{name}").stdout == "file\n"
 
@@ -143,7 +147,9 @@ def test_a_tmpfs_may_be_where_our_own_files_go():
 # --- files ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("content", ["", "häi\n", b"\0\xff", b"x" * 3_000_000], ids=["empty", "str", "bytes", "large"])
+@pytest.mark.parametrize(
+    "content", ["", "häi\n", b"\0\xff", b"x" * 3_000_000], ids=["empty", "str", "bytes", "large"]
+)
 def test_a_file_has_its_content(content):
     expected = content.encode() if isinstance(content, str) else content
     assert HOST.file("/opt/of/mine", content).run("cat", "/opt/of/mine", text=False).stdout == expected
@@ -208,7 +214,10 @@ def test_the_payload_can_read_its_secret_whoever_it_is(privilege):
     if privilege == "single":
         pytest.skip("one id is mapped")
     container = HOST.secret("token", VALUE).user("1000:1000")
-    assert sh(container, "cat /run/secrets/token; stat -c '%u %a' /run/secrets/token").stdout == f"{VALUE}1000 400\n"
+    assert (
+        sh(container, "cat /run/secrets/token; stat -c '%u %a' /run/secrets/token").stdout
+        == f"{VALUE}1000 400\n"
+    )
 
 
 def test_two_secrets_and_bytes():
@@ -252,7 +261,9 @@ def everything_shown(container):
 @pytest.mark.parametrize("kind", ["secret", "file"])
 def test_a_content_is_shown_nowhere(kind):
     container = HOST.secret("token", VALUE) if kind == "secret" else HOST.file("/x", VALUE)
-    assert [text for text in everything_shown(container) if VALUE in text or VALUE.encode().hex() in text] == []
+    assert [
+        text for text in everything_shown(container) if VALUE in text or VALUE.encode().hex() in text
+    ] == []
 
 
 def test_a_secret_is_on_no_disk_while_it_runs(state_folder):

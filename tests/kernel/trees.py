@@ -8,7 +8,22 @@ from pathlib import Path
 import pytest
 
 BUSYBOX = shutil.which("busybox")
-TOOLS = ("cat", "echo", "env", "false", "head", "id", "kill", "ls", "mount", "pwd", "sh", "sleep", "stat", "true")
+TOOLS = (
+    "cat",
+    "echo",
+    "env",
+    "false",
+    "head",
+    "id",
+    "kill",
+    "ls",
+    "mount",
+    "pwd",
+    "sh",
+    "sleep",
+    "stat",
+    "true",
+)
 
 
 def _is_static(program):

@@ -1,0 +1,91 @@
+"""What the sandbox does, as texts: a change to it is a change to a file in ``tests/plans``, to be read with care.
+
+To write the files anew after a change that is wanted::
+
+    PYCONTAIN_GOLDEN=write python -m pytest tests/pure/test_golden_plans.py && git diff tests/plans
+"""
+
+import os
+from pathlib import Path
+
+import attrs
+import pytest
+
+from pycontain.sandbox.compile import compile_exec, compile_plan
+from pycontain.sandbox.host import HostFacts, IdRange
+from pycontain.sandbox.paths import HostPath, RootPath
+from pycontain.sandbox.spec import File, Mount, Rootfs, SandboxSpec, Secret, Tmpfs
+
+PLANS = Path(__file__).parents[1] / "plans"
+
+ROOT = HostFacts(kernel=(6, 1))
+ROOTLESS = HostFacts(
+    kernel=(6, 1),
+    euid=1000,
+    rootless=True,
+    uid_map=(IdRange(0, 1000, 1), IdRange(1, 100000, 65536)),
+    gid_map=(IdRange(0, 1000, 1), IdRange(1, 100000, 65536)),
+)
+SINGLE = attrs.evolve(ROOTLESS, uid_map=(IdRange(0, 1000, 1),), gid_map=(IdRange(0, 1000, 1),))
+
+PLAIN = SandboxSpec(
+    Rootfs((HostPath("/images/top"), HostPath("/images/base"))), argv=("sh", "-c", "echo hello")
+)
+FULL = SandboxSpec(
+    Rootfs(
+        (HostPath("/images/host"),),
+        ((HostPath("/usr"), RootPath("/usr")), (HostPath("/opt/python"), RootPath("/opt/python"))),
+    ),
+    argv=("python3", "-m", "app"),
+    env=(("PATH", "/usr/bin"), ("DEBUG", "1")),
+    workdir=RootPath("/src"),
+    user="app:staff",
+    hostname="box",
+    mounts=(
+        Mount(HostPath("/home/u/src/data"), RootPath("/src/data")),
+        Mount(HostPath("/home/u/src"), RootPath("/src"), read_only=True),
+    ),
+    tmpfs=(Tmpfs(RootPath("/scratch"), 64 << 20), Tmpfs(RootPath("/run"), mode=0o755)),
+    files=(
+        File(RootPath("/etc/app.toml"), b"golden-content"),
+        File(RootPath("/run/secrets/token"), Secret(b"golden-secret"), 0o400),
+    ),
+    read_only=True,
+    init=False,
+    capabilities=frozenset({"NET_BIND_SERVICE"}),
+    masked_paths=(*PLAIN.masked_paths, RootPath("/usr/local/etc")),
+    rlimits=(("nofile", 1024, 4096),),
+    seccomp=bytes(8 * 3),
+)
+
+GOLDEN = {
+    "root": compile_plan(PLAIN, ROOT),
+    "rootless": compile_plan(PLAIN, ROOTLESS),
+    "rootless-single-id": compile_plan(PLAIN, SINGLE),
+    "full": compile_plan(FULL, ROOT),
+    "full-rootless": compile_plan(FULL, ROOTLESS),
+    "exec": compile_exec(FULL, ROOT),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_plan_is_what_it_was(name):
+    path = PLANS / f"{name}.txt"
+    text = f"{GOLDEN[name]}\n"
+    if os.environ.get("PYCONTAIN_GOLDEN") == "write":
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8"), "see the top of this test for how to accept it"
+
+
+def test_there_is_no_file_without_its_plan():
+    assert {path.stem for path in PLANS.glob("*.txt")} == set(GOLDEN)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_no_content_is_in_a_golden_plan(name):
+    assert "golden-" not in (PLANS / f"{name}.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_every_step_says_why(name):
+    assert [str(step) for step in GOLDEN[name].steps if not step.because and "mkdir" not in str(step)] == []

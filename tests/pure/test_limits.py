@@ -1,0 +1,296 @@
+"""Limits from the user's words to the files of a control group, and where /proc says that this process is."""
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pycontain.errors import HostUnsupported, InvalidSpec
+from pycontain.kernel import cgroupfs
+from pycontain.runtime import delegation
+from pycontain.sandbox.limits import (
+    LEAST_MEMORY,
+    Limits,
+    controllers_of,
+    enforceable,
+    parse_limits,
+    v1_writes,
+    v2_writes,
+    writes,
+)
+
+MIB = 1 << 20
+ALL_V1 = dict.fromkeys(("memory", "cpu", "cpuset", "pids"), 1)
+ALL_V2 = dict.fromkeys(ALL_V1, 2)
+
+any_limits = st.builds(
+    Limits,
+    memory=st.none() | st.integers(LEAST_MEMORY, 1 << 50),
+    swap=st.none() | st.integers(0, 1 << 50),
+    cpus=st.none() | st.floats(0.01, 1024),
+    cpu_weight=st.none() | st.integers(1, 10_000),
+    cpuset=st.none() | st.sampled_from(("0", "0-3", "1,4-5")),
+    pids=st.none() | st.integers(1, 1 << 22),
+)
+
+# --- parsing --------------------------------------------------------------------------------------------
+
+
+def test_sizes_and_numbers_are_read_at_the_door():
+    assert parse_limits(memory="256M", swap=0, cpus=0.5, pids=64) == Limits(
+        memory=256 * MIB, swap=0, cpus=0.5, pids=64
+    )
+
+
+def test_nothing_given_is_no_limit():
+    assert controllers_of(parse_limits()) == frozenset()
+
+
+def test_all_problems_are_named_at_once():
+    with pytest.raises(InvalidSpec) as caught:
+        parse_limits(memory="lots", cpus=0, cpu_weight=10_001, cpuset="3-1", pids=0)
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "memory",
+        "cpus",
+        "cpu_weight",
+        "cpuset",
+        "pids",
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"memory": "1M"},
+        {"memory": True},
+        {"memory": 1.5e9},
+        {"memory": -1},
+        {"swap": "1G"},
+        {"memory": "64M", "swap": -1},
+        {"memory": "64M", "memory_high": "65M"},
+        {"cpus": 0.001},
+        {"cpus": "2"},
+        {"cpus": float("inf")},
+        {"cpus": float("nan")},
+        {"cpus": True},
+        {"cpu_weight": 0},
+        {"cpu_weight": 1.5},
+        {"cpuset": ""},
+        {"cpuset": "0-"},
+        {"cpuset": "0, 1"},
+        {"cpuset": "0\n"},
+        {"cpuset": 1},
+        {"pids": True},
+        {"pids": 1 << 23},
+    ],
+    ids=str,
+)
+def test_what_no_kernel_would_keep_is_an_invalid_spec(wrong):
+    with pytest.raises(InvalidSpec):
+        parse_limits(**wrong)
+
+
+# --- compiling ------------------------------------------------------------------------------------------
+
+EVERYTHING = Limits(memory=256 * MIB, swap=64 * MIB, cpus=1.5, cpu_weight=200, cpuset="0-1", pids=64)
+
+
+def test_the_files_of_v2():
+    assert v2_writes(attrs.evolve(EVERYTHING, memory_high=128 * MIB)) == (
+        ("memory", "memory.high", "134217728"),
+        ("memory", "memory.max", "268435456"),
+        ("memory", "memory.swap.max", "67108864"),
+        ("cpu", "cpu.max", "150000 100000"),
+        ("cpu", "cpu.weight", "200"),
+        ("cpuset", "cpuset.cpus", "0-1"),
+        ("pids", "pids.max", "64"),
+    )
+
+
+def test_the_files_of_v1():
+    assert v1_writes(EVERYTHING) == (
+        ("memory", "memory.limit_in_bytes", "268435456"),
+        ("memory", "memory.memsw.limit_in_bytes", "335544320"),
+        ("cpu", "cpu.cfs_quota_us", "150000"),
+        ("cpu", "cpu.shares", "2048"),
+        ("cpuset", "cpuset.cpus", "0-1"),
+        ("pids", "pids.max", "64"),
+    )
+
+
+def test_no_swap_is_a_limit_too():
+    assert v2_writes(Limits(memory=64 * MIB, swap=0))[-1] == ("memory", "memory.swap.max", "0")
+    assert v1_writes(Limits(memory=64 * MIB, swap=0))[-1] == (
+        "memory",
+        "memory.memsw.limit_in_bytes",
+        "67108864",
+    )
+
+
+@pytest.mark.parametrize(("weight", "shares"), [(1, "10"), (100, "1024"), (10_000, "102400")])
+def test_a_weight_of_v2_is_in_v1_the_same_share_against_everybody_else(weight, shares):
+    assert v1_writes(Limits(cpu_weight=weight)) == (("cpu", "cpu.shares", shares),)
+
+
+def test_v1_has_no_memory_high():
+    with pytest.raises(HostUnsupported, match="memory_high"):
+        v1_writes(Limits(memory_high=64 * MIB))
+
+
+def test_a_hybrid_host_gets_each_file_in_the_version_of_its_controller():
+    assert writes(Limits(memory=64 * MIB, pids=9, cpus=1), {"memory": 1, "pids": 2, "cpu": 2}) == (
+        ("memory", "memory.limit_in_bytes", "67108864"),
+        ("cpu", "cpu.max", "100000 100000"),
+        ("pids", "pids.max", "9"),
+    )
+
+
+def test_what_a_host_cannot_keep_is_named():
+    limits = Limits(memory=64 * MIB, memory_high=32 * MIB, cpus=1, pids=9)
+    assert enforceable(limits, {"memory": 1, "pids": 1}) == (
+        Limits(memory=64 * MIB, pids=9),
+        ("cpus", "memory_high"),
+    )
+
+
+@given(any_limits, st.sampled_from((ALL_V1, ALL_V2)))
+def test_every_limit_becomes_exactly_one_file(limits, versions):
+    """And none is written twice."""
+    files = [file for _, file, _ in writes(limits, versions)]
+    wanted = [value for value in attrs.astuple(limits) if value is not None]
+    assert len(files) == len(set(files)) == len(wanted)
+
+
+@given(any_limits, st.sampled_from((ALL_V1, ALL_V2)))
+def test_the_files_belong_to_the_controllers_that_are_asked_for(limits, versions):
+    compiled = writes(limits, versions)
+    assert {controller for controller, _, _ in compiled} == controllers_of(limits)
+    assert all(
+        file.startswith(f"{controller}.") and text and "\n" not in text for controller, file, text in compiled
+    )
+
+
+@given(any_limits, st.sets(st.sampled_from(sorted(ALL_V1))))
+def test_what_is_enforceable_and_what_is_not_make_up_the_whole(limits, controllers):
+    versions = dict.fromkeys(controllers, 1)
+    kept, left_out = enforceable(limits, versions)
+    assert controllers_of(kept) <= controllers
+    assert enforceable(kept, versions) == (kept, ())
+    assert attrs.evolve(kept, **{name: getattr(limits, name) for name in left_out}) == limits
+
+
+# --- where this process is ------------------------------------------------------------------------------
+
+# The fields before and behind what matters, as Linux prints them.
+V1 = "30 25 0:26 {root} {point} rw,nosuid,nodev,noexec,relatime shared:9 - cgroup cgroup rw,{options}\n"
+V2 = "29 25 0:27 {root} {point} rw,nosuid,nodev,noexec,relatime shared:8 - cgroup2 cgroup2 rw,nsdelegate\n"
+OTHER = (
+    "22 27 0:21 / /proc rw,relatime - proc proc rw\n27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard\n"
+)
+
+
+def v1(point, options, root="/"):
+    return V1.format(root=root, point=point, options=options)
+
+
+def v2(point="/sys/fs/cgroup", root="/"):
+    return V2.format(root=root, point=point)
+
+
+def located(memberships, mounts):
+    return {
+        ",".join(sorted(found.controllers)): (found.version, found.folder)
+        for found in delegation.locate(memberships, OTHER + mounts)
+    }
+
+
+def test_v1_with_controllers_mounted_together():
+    memberships = "12:cpu,cpuacct:/user.slice\n11:memory:/user.slice/u\n1:name=systemd:/user.slice/s\n"
+    mounts = v1("/sys/fs/cgroup/cpu,cpuacct", "cpu,cpuacct") + v1("/sys/fs/cgroup/memory", "memory")
+    mounts += v1("/sys/fs/cgroup/systemd", "xattr,name=systemd")
+    assert located(memberships, mounts) == {
+        "cpu,cpuacct": (1, "/sys/fs/cgroup/cpu,cpuacct/user.slice"),
+        "memory": (1, "/sys/fs/cgroup/memory/user.slice/u"),
+    }
+
+
+def test_hybrid():
+    mounts = v1("/sys/fs/cgroup/memory", "memory") + v2("/sys/fs/cgroup/unified")
+    assert located("4:memory:/a\n0::/b\n", mounts) == {
+        "memory": (1, "/sys/fs/cgroup/memory/a"),
+        "": (2, "/sys/fs/cgroup/unified/b"),
+    }
+
+
+def test_v2_of_a_user_session():
+    path = "/user.slice/user-1000.slice/user@1000.service/app.slice/run-r1.scope"
+    assert located(f"0::{path}\n", v2()) == {"": (2, f"/sys/fs/cgroup{path}")}
+
+
+def test_v2_at_the_root():
+    assert located("0::/\n", v2()) == {"": (2, "/sys/fs/cgroup")}
+
+
+def test_docker_without_a_cgroup_namespace_shows_a_part_of_the_hierarchy():
+    mounts = v1("/sys/fs/cgroup/memory", "memory", root="/docker/c0ffee")
+    assert located("4:memory:/docker/c0ffee/x\n", mounts) == {"memory": (1, "/sys/fs/cgroup/memory/x")}
+
+
+def test_docker_with_a_cgroup_namespace():
+    mounts = v2()
+    assert located("0::/\n", mounts) == {"": (2, "/sys/fs/cgroup")}
+
+
+def test_a_mount_from_outside_of_the_cgroup_namespace_does_not_show_where_we_are():
+    """cgroup_namespaces(7): the root of such a mount is printed with "..", and the name below it is not to be known."""
+    assert located("0::/\n", v2(root="/..")) == {}
+
+
+def test_a_group_outside_of_the_cgroup_namespace_is_not_below_its_mount():
+    assert located("0::/../other\n", v2()) == {}
+
+
+def test_two_paths_outside_of_the_cgroup_namespace_can_be_compared():
+    assert located("0::/../other\n", v2(root="/..")) == {"": (2, "/sys/fs/cgroup/other")}
+
+
+def test_another_group_whose_name_only_begins_the_same_is_not_above():
+    assert located("4:memory:/docker-2\n", v1("/m", "memory", root="/docker")) == {}
+
+
+def test_the_mount_that_shows_this_process_is_chosen():
+    mounts = v1("/elsewhere", "memory", root="/other") + v1("/sys/fs/cgroup/memory", "memory")
+    assert located("4:memory:/a\n", mounts) == {"memory": (1, "/sys/fs/cgroup/memory/a")}
+
+
+def test_a_colon_in_a_path_is_part_of_it():
+    assert located("0::/a:b\n", v2()) == {"": (2, "/sys/fs/cgroup/a:b")}
+
+
+def test_a_blank_in_a_mount_point_is_unescaped():
+    assert located("0::/a\n", v2("/my\\040groups")) == {"": (2, "/my groups/a")}
+
+
+def test_no_control_groups_are_no_hierarchies():
+    assert located("", "") == {}
+
+
+names = st.lists(st.text("abc-.:", min_size=1).filter(lambda name: name != ".."), max_size=4)
+
+
+@given(names, names)
+def test_the_folder_is_the_mount_point_and_what_is_below_the_mounts_root(above, below):
+    root, path = "/" + "/".join(above), "/" + "/".join([*above, *below])
+    found = delegation.locate(f"0::{path}\n", v2(root=root))
+    assert [hierarchy.folder for hierarchy in found] == ["/".join(["/sys/fs/cgroup", *below])]
+
+
+# --- the format of lists --------------------------------------------------------------------------------
+
+
+def test_a_list_of_processors_is_a_set_of_numbers():
+    assert cgroupfs.processors("0-2,7\n") == {0, 1, 2, 7}
+
+
+def test_an_empty_list_of_processors_is_the_empty_set():
+    assert cgroupfs.processors("\n") == set()
