@@ -87,27 +87,53 @@ class _Door:
 
 
 def _text(given: str) -> str:
+    """A plain str that a file system and a program can take, as os.fsencode would write it."""
     if not isinstance(given, str):
         raise TypeError(f"{given!r} is no text; write it as a str")
     if "\0" in given:
         raise ValueError(f"{given!r} holds a NUL byte")
-    return given
+    try:
+        given.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise ValueError(f"{given!r} holds half a surrogate pair, which no program can be given") from None
+    return str.__str__(given)  # what travels to the zygote must not be of a subclass
 
 
 def _matching(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
     def parse(given: str) -> str:
         if not isinstance(given, str) or not pattern.fullmatch(given):
             raise ValueError(f"{given!r} is no {what}")
-        return given
+        return _text(given)
 
     return parse
 
 
+def _bytes(given: str | bytes) -> bytes:
+    if isinstance(given, bytes):
+        return bytes(given)
+    if not isinstance(given, str):
+        raise TypeError(f"the content is neither str nor bytes but {type(given).__name__}")
+    try:
+        return given.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise ValueError("the content holds half a surrogate pair; give it as bytes") from None
+
+
+def _variable_name(given: str) -> str:
+    if not isinstance(given, str) or not given or "=" in given:
+        raise ValueError(f"{given!r} is no name for a variable")
+    return _text(given)
+
+
 def _target(given: str) -> RootPath:
-    path = RootPath.parse(given)
+    path = RootPath.parse(_text(given))
     if path == "/" or any(path == tree or path.startswith(f"{tree}/") for tree in _KERNEL_TREES):
         raise ValueError(f"nothing can be put at {path}: it is the container's own")
     return path
+
+
+def _container_path(given: str) -> RootPath:
+    return RootPath.parse(_text(given))
 
 
 def _host_path(given: str | os.PathLike[str]) -> HostPath:
@@ -132,7 +158,7 @@ class ContainerSpec:
     files: tuple[File, ...] = ()
     read_only: bool = False
     init: bool = True
-    stop_signal: str | None = None
+    stop_signal: int | None = None
     labels: tuple[tuple[str, str], ...] = ()
     capabilities: frozenset[str] = caps.DEFAULT
     seccomp: Profile | str = "default"
@@ -180,15 +206,13 @@ class Container:
         """Set environment variables; a later value wins, also over the image's."""
         given = {**(variables or {}), **more}
         with _Door() as door:
-            for name, value in given.items():
-                door.refuse(not name or "=" in name or "\0" in name, f"{name!r} is no name for a variable")
-                door.read(_text, value)
-        return self._with(env=tuple({**dict(self.spec.env), **given}.items()))
+            read = {door.read(_variable_name, name): door.read(_text, value) for name, value in given.items()}
+        return self._with(env=tuple({**dict(self.spec.env), **read}.items()))
 
     def workdir(self, path: str) -> Container:
         """Start in *path*, an absolute path that exists in the container."""
         with _Door() as door:
-            parsed = door.read(RootPath.parse, path)
+            parsed = door.read(_container_path, path)
         return self._with(workdir=parsed)
 
     def user(self, user: str | int) -> Container:
@@ -216,9 +240,8 @@ class Container:
     def entrypoint(self, *argv: str) -> Container:
         """Replace the image's ENTRYPOINT, and with it its CMD; without arguments there is none."""
         with _Door() as door:
-            for word in argv:
-                door.read(_text, word)
-        return self._with(entrypoint=argv)
+            words = tuple(door.read(_text, word) for word in argv)
+        return self._with(entrypoint=words)
 
     def mount(self, source: str | os.PathLike[str], target: str, *, read_only: bool = False) -> Container:
         """Show the host's *source*, a directory or a file, at *target*. A relative source is relative to now's directory.
@@ -242,13 +265,13 @@ class Container:
     def file(self, path: str, content: str | bytes, *, mode: int = 0o644) -> Container:
         """Put a file with *content* at *path*. It is in memory, in no layer, and may be changed inside."""
         with _Door() as door:
-            target = door.read(_target, path)
+            target, read = door.read(_target, path), door.read(_bytes, content)
             door.refuse(
                 not isinstance(content, str | bytes), f"the content of {path} is neither str nor bytes"
             )
             door.refuse(not 0 <= mode <= 0o7777, f"{mode:#o} is no file mode")
             self._refuse_taken(door, target)
-        return self._with(files=(*self.spec.files, File(target, _bytes(content), mode)))
+        return self._with(files=(*self.spec.files, File(target, read, mode)))
 
     def secret(self, name: str, value: str | bytes) -> Container:
         """Put *value* at ``/run/secrets/NAME``: in memory, mode 0400, read-only, and in no repr, plan or log."""
@@ -260,9 +283,9 @@ class Container:
                 not isinstance(value, str | bytes),
                 f"the value of the secret {name!r} is neither str nor bytes",
             )
-            target = RootPath(f"/run/secrets/{name}")
+            target, read = RootPath(f"/run/secrets/{name}"), door.read(_bytes, value)
             self._refuse_taken(door, target)
-        return self._with(files=(*self.spec.files, File(target, Secret(_bytes(value)), 0o400)))
+        return self._with(files=(*self.spec.files, File(target, Secret(read), 0o400)))
 
     def read_only(self, on: bool = True) -> Container:  # noqa: FBT001, FBT002 - .read_only() is the usual call
         """Make the root read-only; mounts and tmpfs keep what they are."""
@@ -282,9 +305,8 @@ class Container:
         """Attach labels, for people and programs; they change nothing inside."""
         given = {**(labels or {}), **more}
         with _Door() as door:
-            for value in (*given, *given.values()):
-                door.read(_text, value)
-        return self._with(labels=tuple({**dict(self.spec.labels), **given}.items()))
+            read = {door.read(_text, name): door.read(_text, value) for name, value in given.items()}
+        return self._with(labels=tuple({**dict(self.spec.labels), **read}.items()))
 
     def capabilities(self, *, add: Iterable[str] = (), drop: Iterable[str] = ()) -> Container:
         """Grant the default set without *drop* and with *add*; ``"ALL"`` in either means every capability."""
@@ -430,17 +452,12 @@ class Container:
         return compiled.prepare(engine, command_line(self.spec, compiled.image, argv))
 
 
-def _bytes(content: str | bytes) -> bytes:
-    return content.encode() if isinstance(content, str) else content
-
-
 def command_line(spec: ContainerSpec, image: RunnableImage, argv: tuple[str, ...]) -> tuple[str, ...]:
     """ENTRYPOINT and CMD as Docker joins them: a new entrypoint forgets the image's command."""
     with _Door() as door:
-        for word in argv:
-            door.read(_text, word)
+        words = tuple(door.read(_text, word) for word in argv)
     entrypoint = image.entrypoint if spec.entrypoint is None else spec.entrypoint
-    command = argv or (image.command if spec.entrypoint is None else ())
+    command = words or (image.command if spec.entrypoint is None else ())
     line = (*entrypoint, *command)
     if not line:
         raise InvalidSpec(

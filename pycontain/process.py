@@ -72,7 +72,7 @@ class Completed(Generic[Text]):
     the caller saw it. ``truncated``: a stream had more than ``max_output`` bytes and the rest was thrown away.
     """
 
-    argv: tuple[str, ...]
+    argv: tuple[str, ...] = attrs.field(repr=lambda argv: _shortened(" ".join(argv)))
     exit_code: int | None
     signal: int | None
     stdout: Text = attrs.field(repr=_shortened)
@@ -94,7 +94,7 @@ class Completed(Generic[Text]):
         if self.ok:
             return self
         how = f"exit code {self.exit_code}" if self.signal is None else f"signal {_signal_name(self.signal)}"
-        error = CommandFailed(f"{' '.join(self.argv)!r} ended with {how}", result=self)
+        error = CommandFailed(f"{_shortened(' '.join(self.argv))} ended with {how}", result=self)
         tail = self.tail()
         raise error.with_hint(f"it printed last:\n{tail}" if tail else "it printed nothing")
 
@@ -112,21 +112,37 @@ def _signal_name(number: int) -> str:
         return str(number)
 
 
-def parse_signal(given: str | int) -> str:
-    """The name of a signal from its number or name, with or without ``SIG``."""
+def parse_signal(given: str | int) -> int:
+    """The number of a signal from its number or its name, with or without ``SIG``; ``RTMIN+3`` is one too."""
+    text = str(given).upper().removeprefix("SIG")
+    base, sign, offset = text.partition("+" if "+" in text else "-")
     try:
-        if isinstance(given, int) or given.isdigit():
-            return signals.Signals(int(given)).name
-        text = given.upper()
-        return signals.Signals[text if text.startswith("SIG") else f"SIG{text}"].name
+        number = int(base) if base.isdigit() else signals.Signals[f"SIG{base}"].value
+        number += int(sign + offset) if sign else 0
     except (KeyError, ValueError):
-        raise ValueError(f"{given!r} is no signal; signal(7) lists them") from None
+        number = 0
+    if number not in signals.valid_signals():
+        raise ValueError(f"{given!r} is no signal; signal(7) lists them")
+    return number
 
 
 def wait_status(status: int) -> tuple[int | None, int | None]:
     """``(exit_code, signal)`` from a status of wait(2); one of them is None."""
     code = os.waitstatus_to_exitcode(status)
     return (code, None) if code >= 0 else (None, -code)
+
+
+def _input_bytes(given: object) -> bytes | None:
+    if given is None or isinstance(given, bytes):
+        return given
+    if isinstance(given, bytearray | memoryview):
+        return bytes(given)
+    if not isinstance(given, str):
+        raise TypeError(f"input is neither str nor bytes but {type(given).__name__}")
+    try:
+        return given.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise ValueError("input holds half a surrogate pair; give it as bytes") from None
 
 
 @attrs.frozen
@@ -151,9 +167,10 @@ class Run:
     ) -> Run:
         """Read the arguments of ``run``, ``start`` and ``exec``; raise :class:`InvalidSpec` with all that is wrong."""
         problems = []
-        given: object = input_  # callers without a type checker
-        if not isinstance(given, str | bytes | None):
-            problems.append("input is neither str nor bytes")
+        try:
+            fed = _input_bytes(input_)
+        except (TypeError, ValueError) as error:
+            problems.append(str(error))
         if timeout is not None and not timeout >= 0:
             problems.append(f"timeout={timeout!r} is no number of seconds")
         try:
@@ -162,7 +179,7 @@ class Run:
             problems.append(f"max_output: {error}")
         if problems:
             raise InvalidSpec(tuple(problems))
-        return cls(input_.encode() if isinstance(input_, str) else input_, timeout, text, limit, profile)
+        return cls(fed, timeout, text, limit, profile)
 
     def deadline(self, began: float) -> float | None:
         """The moment of time.monotonic() when the time is up."""
@@ -251,7 +268,8 @@ def _converse(exchange: Exchange, prepared: Prepared, run: Run, began: float) ->
     completed = completed_of(exchange, argv, began, text=run.text, timed_out=expired)
     if expired:
         error = CommandTimeout(
-            f"{' '.join(argv)!r} did not end within {run.timeout:g} s and was killed", result=completed
+            f"{_shortened(' '.join(argv))} did not end within {run.timeout:g} s and was killed",
+            result=completed,
         )
         tail = completed.tail()
         raise error.with_hint(f"it printed last:\n{tail}" if tail else "it had printed nothing")
@@ -301,7 +319,7 @@ def start(container: Container, prepared: Prepared, run: Run, *, began: float) -
     try:
         request = ("start", ident, exchange.options, *prepared.wire())
         _send(prepared.engine, request, exchange)
-        converse(exchange, None, until=lambda: exchange.started is not None)
+        converse(exchange, None, until=lambda: exchange.started is not None and exchange.pidfd >= 0)
         error = failure_of(exchange, prepared.plan, prepared.engine)
         if error is not None:
             raise error
@@ -336,7 +354,7 @@ class Running:
         self._finalizer.atexit = False  # the zygote's end is the end of all containers
 
     def __repr__(self) -> str:
-        return f"<Running {self.name} {self.status} {' '.join(self._prepared.argv)!r}>"
+        return f"<Running {self.name} {self.status} {_shortened(' '.join(self._prepared.argv))}>"
 
     def __enter__(self) -> Self:
         return self
@@ -375,7 +393,7 @@ class Running:
         """Send *signal* to the payload, SIGKILL to the whole container. Without effect when it has exited."""
         self._require_owner()
         try:
-            number = signals.Signals[parse_signal(signal)].value
+            number = parse_signal(signal)
         except ValueError as error:
             raise InvalidSpec(str(error)) from None
         watcher().command(self._watched, "signal", number)

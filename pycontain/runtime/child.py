@@ -13,11 +13,13 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pycontain.kernel import privileges, syscalls
 from pycontain.runtime import perform, supervise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 STDIN, NOTIFY, PROFILE = 1, 2, 4  # bits of a request's options
 
@@ -28,6 +30,7 @@ _EXTRA = (
 _STAGE = _EXTRA + 1
 _LINE = _STAGE + 1  # of a spare, to the zygote, which learns by its end that the payload runs
 _TASK_LIMIT = 1 << 18
+_TEXT_LIMIT = 8 << 10  # of what is said about a failure: a packet must hold it
 
 
 class Task:
@@ -79,7 +82,11 @@ class Spare:
 
     @classmethod
     def make(
-        cls, prefix: bytes, last_capability: int, fork: Callable[[int], tuple[int, int]], container: int = -1
+        cls,
+        prefix: bytes,
+        prepared: perform.Child,
+        fork: Callable[[int], tuple[int, int]],
+        container: int = -1,
     ) -> Spare | None:
         """Have one made by *fork*, which is given the flags for clone3(2); for an exec *container* is a pidfd.
 
@@ -94,7 +101,7 @@ class Spare:
             return None
         else:
             if pid == 0:
-                _wait_for_task(theirs, container, steps, last_capability)
+                _wait_for_task(theirs, container, steps, prepared)
         finally:
             theirs.close()
         return cls(pid, pidfd, ours, prefix)
@@ -115,7 +122,9 @@ def flags_of(steps: tuple[Any, ...]) -> int:
     return int(steps[0][-1]) if steps[0][0] == "Clone" else 0
 
 
-def _wait_for_task(line: socket.socket, container: int, steps: tuple[Any, ...], last_capability: int) -> None:
+def _wait_for_task(
+    line: socket.socket, container: int, steps: tuple[Any, ...], prepared: perform.Child
+) -> None:
     """The life of a spare. A step that fails in advance is reported to the task that it would have served."""
     try:
         given = [_above(line.fileno())] + ([_above(container)] if container >= 0 else [])
@@ -124,7 +133,6 @@ def _wait_for_task(line: socket.socket, container: int, steps: tuple[Any, ...], 
         syscalls.close_range(_CHANNEL + len(given))
         line = socket.socket(fileno=fcntl.fcntl(_CHANNEL, fcntl.F_DUPFD_CLOEXEC, 64))
         privileges.set_name("pycontain-init")
-        prepared = perform.Child(last_capability)
         refused: perform.StepRefused | None = None
         try:
             perform.perform(steps, prepared, 1)
@@ -156,7 +164,8 @@ def live(
         try:
             if refused is not None:
                 raise refused
-            child.belong(task.ident, task.folder, task.contents)
+            child.limit_descriptors()
+            child.belong(task.ident, task.folder, task.contents, has_input=bool(options & STDIN))
             profile = times if options & PROFILE else None
             if not done:
                 prefix = marshal.loads(task.prefix)
@@ -166,20 +175,25 @@ def live(
             _, _, argv, env, init = task.execute
             os.umask(0o022)
             syscalls.close_range(_LINE, _LINE)
-            _open_null(options)
             values = supervise.environment(env, child.home, child.hostname)
             if init:
-                supervise.supervise(argv, values, notify=bool(options & NOTIFY), times=times)
+                supervise.supervise(
+                    argv, values, notify=bool(options & NOTIFY), times=times, tree=not task.folder
+                )
             else:
                 supervise.execute(argv, values)
         except perform.StepRefused as error:
-            os.write(_CHANNEL, marshal.dumps(("failed", error.index, error.errno, error.text)))
+            _tell("failed", error.index, error.errno, error.text[:_TEXT_LIMIT])
         except supervise.CommandUnusable as error:
-            os.write(_CHANNEL, marshal.dumps(("unusable", error.errno, error.path, error.exists)))
+            _tell("unusable", error.errno, error.path[:_TEXT_LIMIT], error.exists)
         except BaseException:  # noqa: BLE001 - a defect of ours: it must reach the owner, whatever it is
-            os.write(_CHANNEL, marshal.dumps(("broken", traceback.format_exc())))
+            _tell("broken", traceback.format_exc()[-_TEXT_LIMIT:])
     finally:
         os._exit(127)
+
+
+def _tell(*message: Any) -> None:
+    os.write(_CHANNEL, marshal.dumps(message))
 
 
 def _arrange_descriptors(child: perform.Child, fds: list[int], line: int | None, *, stdin: bool) -> None:
@@ -207,12 +221,3 @@ def _arrange_descriptors(child: perform.Child, fds: list[int], line: int | None,
 
 def _above(fd: int) -> int:
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64)
-
-
-def _open_null(options: int) -> None:
-    """Without an input the payload reads the container's own /dev/null."""
-    if not options & STDIN:
-        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        os.dup2(null, 0, inheritable=True)
-        if null != 0:
-            os.close(null)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import marshal
 import os
 import select
+import signal
 import socket
 import sys
 import threading
@@ -65,7 +67,10 @@ class Engine:
     def start(cls) -> Engine:
         """Spawn a zygote and wait until it is ready; raise :class:`HostUnsupported` when the host forbids it."""
         rootless = not probe.is_privileged()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise shortage(error) from error
         errors = os.memfd_create("pycontain-zygote-stderr", os.MFD_CLOEXEC)
         launcher = 0
         try:
@@ -147,6 +152,14 @@ class Engine:
                 os.close(fd)
 
 
+def shortage(error: OSError) -> SandboxError:
+    """The owner itself is out of something that every start needs."""
+    return SandboxError(
+        f"this process cannot open what a container needs: {error.strerror}",
+        hint="close what is not used, or raise the limit: ulimit -n, fs.file-max",
+    )
+
+
 class _Fd:
     """A descriptor for the time of a block."""
 
@@ -163,25 +176,44 @@ class _Fd:
 def _spawn(control: socket.socket, errors: int, *, rootless: bool) -> int:
     interpreter = sys.executable or getattr(sys, "_base_executable", "")
     if not interpreter:
-        raise HostUnsupported("the zygote", needs="sys.executable, a Python interpreter to start it with")
+        raise HostUnsupported(
+            "the zygote",
+            needs="sys.executable, a Python interpreter to start it with",
+            found=repr(sys.executable),
+            hint="an embedding program sets it before the first container is started",
+        )
     package_root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     path = [package_root, *(entry for entry in sys.path if entry and os.path.isdir(entry))]
     mode = "rootless" if rootless else "root"
-    # dup2 onto a number of its own clears close-on-exec; a descriptor that has the number already keeps it.
-    actions = [
-        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-        (os.POSIX_SPAWN_DUP2, errors, 2),
-        (os.POSIX_SPAWN_DUP2, control.fileno(), _CONTROL),
-    ]
-    if control.fileno() == _CONTROL:
-        os.set_inheritable(_CONTROL, True)
-    return os.posix_spawn(
-        interpreter,
-        [interpreter, "-I", "-S", "-c", _PROGRAM, mode, state_folder(), *path],
-        {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
-        file_actions=actions,
-    )
+    # A program without standard streams may have ours at 0 to 3, where the actions would run over one another.
+    with _Fd(_above(control.fileno())) as far_control, _Fd(_above(errors)) as far_errors:
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_DUP2, far_errors, 2),
+            (os.POSIX_SPAWN_DUP2, far_control, _CONTROL),
+        ]
+        try:
+            return os.posix_spawn(
+                interpreter,
+                [interpreter, "-I", "-S", "-c", _PROGRAM, mode, state_folder(), *path],
+                {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
+                file_actions=actions,
+                # signal(7): an ignored SIGCHLD would be inherited, and the zygote could wait for nobody.
+                setsigdef=sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}),
+                setsigmask=(),
+            )
+        except OSError as error:
+            raise HostUnsupported(
+                f"the zygote: {interpreter} cannot be executed",
+                needs="sys.executable to be this Python",
+                found=os.strerror(error.errno or 0),
+                hint="set sys.executable to the interpreter before the first container is started",
+            ) from error
+
+
+def _above(fd: int) -> int:
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
 
 
 def _introduce(
@@ -189,18 +221,30 @@ def _introduce(
 ) -> tuple[int, int, HostFacts, str]:
     """Answer what the launcher asks until the zygote is ready: its pidfd, its images, its facts and its folder."""
     while True:
-        packet, fds, _, _ = socket.recv_fds(control, 1 << 16, 2, socket.MSG_CMSG_CLOEXEC)
+        try:
+            packet, fds, _, _ = socket.recv_fds(control, 1 << 16, 2, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:  # unix(7): it has ended with our packet unread
+            packet, fds = b"", []
+        except TimeoutError as error:
+            raise SandboxError(
+                f"the zygote was not ready within {_START_TIMEOUT:g} s",
+                hint="see whether the host is overloaded",
+            ) from error
         if not packet:
             text = os.pread(errors, 1 << 16, 0).decode(errors="replace").strip()
             raise SandboxError("the zygote could not be started").with_hint(
-                text or "its interpreter was killed"
+                text or f"{sys.executable} ended at once; is it this Python?"
             )
         match marshal.loads(packet):
             case ("userns",):
                 answer = "mapped" if map_ids(launcher) else "single"
                 control.send(marshal.dumps((answer,)))
             case ("refused", number, trace):
+                _reap(fds)
                 raise probe.refusal(number, rootless=rootless) from SandboxError(trace)
+            case ("folder", number, path, trace):
+                _reap(fds)
+                raise probe.folder_refusal(number, path or state_folder()) from SandboxError(trace)
             case ("ready", folder, last_capability, in_memory, uid_map, gid_map):
                 facts = probe.host_facts(
                     rootless=rootless,
@@ -210,6 +254,15 @@ def _introduce(
                     gid_map=gid_map,
                 )
                 return fds[0], fds[1], facts, folder
+
+
+def _reap(fds: list[int]) -> None:
+    """Wait for a zygote that said no, by the pidfd that came with its word; a launcher is waited for elsewhere."""
+    for pidfd in fds:
+        _ended(pidfd, None)
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        os.close(pidfd)
 
 
 def map_ids(pid: int) -> bool:

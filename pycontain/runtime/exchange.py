@@ -59,22 +59,30 @@ class Exchange:
     """The owner's ends of one command: channel, standard input, output and error."""
 
     def __init__(self, *, input_: bytes | None, limit: int, options: int = 0) -> None:
-        self.channel, self._far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.streams: dict[int, Sink] = {}
-        self.stdin = -1
+        self.stdin = self.pidfd = -1
         self._input = memoryview(input_ or b"")
         self.stdout, self.stderr = Sink(limit), Sink(limit)
         self.options = options
         self._given: list[int] = []
-        self._open_streams(wants_input=input_ is not None)
+        try:
+            self.channel, self._far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise engines.shortage(error) from error
+        try:
+            self._open_streams(wants_input=input_ is not None)
+        except OSError as error:
+            self.close()
+            raise engines.shortage(error) from error
         self.began = time.monotonic()
-        self.pidfd = -1
         self.started: float | None = None
         self.result: tuple[Any, ...] | None = None
         self.gone: tuple[Any, ...] | None = None
-        self.failed: tuple[int, int, str] | None = None
-        self.unusable: tuple[int, str, bool] | None = None
-        self.broken: str | None = None
+        self.failed: tuple[Any, ...] | None = None
+        self.no_folder: tuple[Any, ...] | None = None
+        self.unusable: tuple[Any, ...] | None = None
+        self.broken = ""
+        self.lost = False  # whether the channel ended without a word
         self.finished = False  # whether nothing more will come
         self.ended = 0.0
         engines.abandon_in_fork(self)
@@ -150,32 +158,35 @@ class Exchange:
         except ConnectionResetError:
             packet, fds = b"", []
         if not packet:
-            if self.gone is None:  # the zygote died, and with it everything
+            if self.gone is None:  # the zygote died, and with it everything, or never got our end
                 self.gone = (signal.SIGKILL, 0.0, 0.0, 0)
-                self.broken = self.broken or ""
+                self.lost = True
             self._finish()
             return
-        match marshal.loads(packet):
-            case ("pid",):
-                self.pidfd = fds[0]
-            case ("started", moment):
-                self.started = moment
-            case ("failed", index, number, text):
-                self.failed = (index, number, text)
-                self._finish()
-            case ("unusable", number, path, exists):
-                self.unusable = (number, path, exists)
-                self._finish()
-            case ("broken", text):
-                self.broken = text
-                self._finish()
-            case ("result", alone, *result):
+        if fds:
+            self.pidfd = fds[0]
+        self._hear(*marshal.loads(packet))
+
+    def _hear(self, kind: str, *content: Any) -> None:
+        match kind:
+            case "started":
+                (self.started,) = content
+            case "failed":
+                self.failed = content
+            case "unusable":
+                self.unusable = content
+            case "no folder":
+                self.no_folder = content
+            case "broken":
+                (self.broken,) = content
+            case "result":
+                alone, *result = content
                 self.result = tuple(result)
-                if alone:  # all that is left is our own init, on its way out
-                    self._finish()
-            case ("gone", *gone):
-                self.gone = tuple(gone)
-                self._finish()
+            case "gone":
+                self.gone = content
+        # After a result without others all that is left is our own init, on its way out.
+        if kind in {"failed", "no folder", "unusable", "broken", "gone"} or (kind == "result" and alone):
+            self._finish()
 
     def _finish(self) -> None:
         """Take what the pipes still hold. Nobody of the command is left; who else writes is not waited for."""

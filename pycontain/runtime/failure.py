@@ -8,6 +8,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from pycontain.errors import CommandNotExecutable, CommandNotFound, SandboxError, StepFailed
+from pycontain.runtime.probe import folder_refusal
 
 if TYPE_CHECKING:
     from pycontain.runtime.engine import Engine
@@ -19,20 +20,32 @@ def failure_of(exchange: Exchange, plan: Plan, engine: Engine) -> SandboxError |
     """Why the payload of *plan* never ran, or None when it did."""
     if exchange.failed is not None:
         return _step_failed(plan, *exchange.failed)
+    if exchange.no_folder is not None:
+        number, path = exchange.no_folder
+        return folder_refusal(number, os.path.join(engine.folder, path))
     if exchange.unusable is not None:
         return _command_unusable(*exchange.unusable)
     if exchange.broken:
         return SandboxError("pycontain failed in a way that it does not know; this is a defect").with_hint(
             exchange.broken
         )
-    if exchange.broken is not None and exchange.result is None:
-        return engine.broken()
+    if exchange.lost and exchange.result is None:
+        return _lost(engine)
     return None
+
+
+def _lost(engine: Engine) -> SandboxError:
+    if not engine.alive:
+        return engine.broken()
+    return SandboxError(
+        "the zygote could not take up the request: it has no descriptor left for another container",
+        hint="it has the limit that this process had at its start: raise ulimit -n, or end some containers",
+    )
 
 
 def _step_failed(plan: Plan, index: int, number: int, path: str) -> SandboxError:
     step = plan.steps[index]
-    known = step.explain(number)
+    known = step.explain(number, path)
     sentence, hint = known or (f"{os.strerror(number)} at {step}" + (f" ({path})" if path else ""), None)
     error = StepFailed(sentence, errno=number, step=str(step), index=index, because=step.because, hint=hint)
     error.add_note(f"step {index} of the plan: {step}")
@@ -59,6 +72,13 @@ def _command_unusable(number: int, path: str, exists: bool) -> SandboxError:  # 
             command=path,
             errno=number,
             hint="a script needs a first line such as #!/bin/sh; a binary must be of this architecture",
+        )
+    if number == errno.E2BIG:
+        return CommandNotExecutable(
+            f"the arguments and variables for {name} are too long for execve(2)",
+            command=path,
+            errno=number,
+            hint="pass what is long as input, or with .file()",
         )
     return CommandNotExecutable(
         f"{name} cannot be executed: {os.strerror(number)}",

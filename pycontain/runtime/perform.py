@@ -47,23 +47,31 @@ class StepRefused(Exception):
 class Child:
     """What the steps of one plan share. A spare child learns at last whose it is: :meth:`belong`."""
 
-    def __init__(self, last_capability: int) -> None:
+    def __init__(self, last_capability: int, descriptors: int) -> None:
         self.last_capability = last_capability
+        self.descriptors = descriptors  # the soft RLIMIT_NOFILE of the owner
         self.root = -1  # the stage, until the overlay is mounted
         self.stage = -1
         self.files = -1
         self.installed = 0
         self.kernel_devices: set[int] = set()  # st_dev of the /proc and /sys that we mounted
+        self.has_input = False
         self.uid = self.gid = 0
         self.groups: tuple[int, ...] = ()
         self.home = "/"
 
-    def belong(self, ident: str, folder: str, contents: Sequence[bytes]) -> None:
-        """Know the container's id, the folder of its writable layer, and the bytes of its files."""
+    def limit_descriptors(self) -> None:
+        """Give back what the zygote took for itself."""
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors, most))
+
+    def belong(self, ident: str, folder: str, contents: Sequence[bytes], *, has_input: bool) -> None:
+        """Know the container's id, the folder of its writable layer, the bytes of its files, and whether 0 is open."""
         self.id = ident
         self.folder = folder
         self.hostname = ident[:12]
         self.contents = contents
+        self.has_input = has_input
 
 
 def perform(
@@ -240,11 +248,19 @@ def make_device(child: Child, path: str, major: int, minor: int, mode: int) -> N
 
 def bind_device(child: Child, source: str, target: str) -> None:
     """Attach a device node of the host to a file made for it."""
-    tree = syscalls.open_tree(_AT_FDCWD, source, syscalls.OPEN_TREE_CLONE)
+    tree = _device_tree(source)
     place = _mount_point(child, target, directory=False)
     syscalls.move_mount(tree, place)
     os.close(tree)
     os.close(place)
+
+
+def _device_tree(source: str) -> int:
+    """A device node of the host, whose mode and owner cannot be changed through it; writing to the device goes on."""
+    tree = syscalls.open_tree(_AT_FDCWD, source, syscalls.OPEN_TREE_CLONE)
+    attributes = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC
+    syscalls.mount_setattr(tree, set_=attributes, propagation=syscalls.MS_PRIVATE)
+    return tree
 
 
 def make_link(child: Child, target: str, path: str) -> None:
@@ -324,7 +340,7 @@ def mask_path(child: Child, path: str) -> None:
         if stat.S_ISDIR(os.fstat(target).st_mode):
             syscalls.mount("tmpfs", _through(target), "tmpfs", syscalls.MS_RDONLY, "nr_inodes=1,mode=755")
             return
-        tree = syscalls.open_tree(_AT_FDCWD, "/dev/null", syscalls.OPEN_TREE_CLONE)
+        tree = _device_tree("/dev/null")
         syscalls.move_mount(tree, target)
         os.close(tree)
     finally:
@@ -357,6 +373,15 @@ def pivot_root(child: Child) -> None:
         if fd >= 0:
             os.close(fd)
     child.root = child.stage = child.files = -1
+    _read_nothing(child)
+
+
+def _read_nothing(child: Child) -> None:
+    """Without an input the payload reads the container's own /dev/null."""
+    if not child.has_input:
+        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        os.dup2(null, 0, inheritable=True)
+        os.close(null)
 
 
 # --- who the payload is ---------------------------------------------------------------------------------
@@ -410,7 +435,10 @@ def change_directory(child: Child, path: str) -> None:
 def set_resource_limit(child: Child, name: str, soft: int, hard: int) -> None:
     """setrlimit(2)."""
     del child
-    resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard))
+    try:
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard))
+    except ValueError:  # so it says that the hard limit cannot be raised
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from None
 
 
 def drop_bounding_set(child: Child, keep: int) -> None:
@@ -454,9 +482,9 @@ def set_seccomp(child: Child, program: bytes, name: str) -> None:
 
 def join_namespaces(child: Child, flags: int) -> None:
     """setns(2) with the pidfd of the container's PID 1, which the zygote left at descriptor 4."""
-    del child
     syscalls.setns(4, flags)
     os.close(4)
+    _read_nothing(child)
 
 
 DOERS: dict[str, Callable[..., None]] = {

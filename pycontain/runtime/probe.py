@@ -128,6 +128,21 @@ def user_namespace_obstacles() -> Iterator[tuple[str, str]]:
         )
 
 
+def folder_refusal(number: int, path: str) -> HostUnsupported:
+    """Why the zygote could not have its folder for writable layers at *path*."""
+    found = f"{os.strerror(number)} at {path}"
+    match number:
+        case errno.ENOSPC | errno.EDQUOT:
+            hint = "free some space, or set PYCONTAIN_STATE to a folder on another disk"
+        case errno.EPERM:
+            hint = "remove others' right to write to it (chmod go-w), or set PYCONTAIN_STATE to a folder of your own"
+        case _:
+            hint = "set PYCONTAIN_STATE to a folder that this user can make and write"
+    return HostUnsupported(
+        "writable layers", needs="a state folder that only this user can write", found=found, hint=hint
+    )
+
+
 def refusal(number: int, *, rootless: bool) -> HostUnsupported:
     """Why the zygote could not get its namespaces, told from *number* and the host's switches."""
     found = os.strerror(number)

@@ -80,7 +80,9 @@ def execute(argv: Sequence[str], env: Mapping[str, str]) -> None:
         raise CommandUnusable(error.errno or 0, path, exists=True) from error
 
 
-def supervise(argv: Sequence[str], env: Mapping[str, str], *, notify: bool, times: Sequence[float]) -> None:
+def supervise(
+    argv: Sequence[str], env: Mapping[str, str], *, notify: bool, times: Sequence[float], tree: bool
+) -> None:
     """Start the payload, stay with it until it ends, report it on the channel. Raises before the payload runs, or never."""
     privileges.set_name("pycontain-init")
     privileges.set_child_subreaper()
@@ -94,7 +96,7 @@ def supervise(argv: Sequence[str], env: Mapping[str, str], *, notify: bool, time
     os.closerange(0, 3)  # the payload's alone: who reads the other end sees it end
     if notify:
         _report("started", started)
-    status, alone = _stay(payload)
+    status, alone = _stay(payload, tree=tree)
     ended = time.monotonic()
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = (usage.ru_utime, usage.ru_stime, usage.ru_maxrss)
@@ -109,15 +111,18 @@ def _report(*message: Any) -> None:
             raise
 
 
-def _stay(payload: int) -> tuple[int, bool]:
-    """Forward, reap, and return the payload's wait status, and whether it has left nobody behind."""
+def _stay(payload: int, *, tree: bool) -> tuple[int, bool]:
+    """Forward, reap, and return the payload's wait status, and whether it has left nobody behind.
+
+    *tree*: obey :data:`END_TREE`; the init of a container is ended with all its namespace by SIGKILL instead.
+    """
     while True:
         received = signal.sigwaitinfo(_ALL)
         if received.si_signo == signal.SIGCHLD:
             status, alone = _reap(payload)
             if status is not None:
                 return status, alone
-        elif received.si_signo == END_TREE and received.si_pid == 0:
+        elif tree and received.si_signo == END_TREE and received.si_pid == 0:
             _end_tree()
         else:
             try:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 _SPARE_LAYERS = 2
 _AT_ONCE = 256  # entries that the zygote removes itself; for more it forks
 _DEPTH = 32
-_MARK = "lock"
+_MARK, _SIGNATURE = "lock", b"pycontain\n"
 
 
 @contextmanager
@@ -46,7 +47,8 @@ def _make_private(state: str) -> None:
     """Have a folder that only this user can change: who could put files there could put them into containers."""
     os.makedirs(state, mode=0o700, exist_ok=True)
     found = os.stat(state)
-    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+    # In a folder like /tmp the sticky bit keeps others from what is ours.
+    if not found.st_mode & stat.S_ISVTX and (found.st_uid != os.geteuid() or found.st_mode & 0o022):
         raise PermissionError(
             errno.EPERM, "it must belong to this user, and others may not write to it", state
         )
@@ -60,6 +62,7 @@ class OwnerFolder:
         self.layers = f"{path}/layers"
         self.images = f"{path}/images"
         self.lock = lock
+        self.in_memory = False
         self.made = 0
         self.spare: list[str] = []
 
@@ -70,12 +73,21 @@ class OwnerFolder:
         with _locked(state):
             path = f"{state}/{os.urandom(6).hex()}"
             os.mkdir(path, 0o700)
-            lock = os.open(f"{path}/{_MARK}", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                lock = os.open(f"{path}/{_MARK}", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                os.write(lock, _SIGNATURE)
+            except OSError:
+                remove_tree(path)
+                raise
         folder = cls(path, lock)
-        os.mkdir(folder.images, 0o700)
-        os.mkdir(folder.layers, 0o700)
-        folder.make_places()
+        try:
+            os.mkdir(folder.images, 0o700)
+            os.mkdir(folder.layers, 0o700)
+            folder.make_places()
+        except OSError:
+            remove_tree(path)
+            raise
         return folder
 
     def make_places(self) -> None:
@@ -105,8 +117,12 @@ class OwnerFolder:
             name = str(self.made)
             self.made += 1
             os.mkdir(name, 0o700)
-            os.mkdir(f"{name}/upper", 0o755)
-            os.mkdir(f"{name}/work", 0o755)
+            try:
+                os.mkdir(f"{name}/upper", 0o755)
+                os.mkdir(f"{name}/work", 0o755)
+            except OSError:
+                remove_tree(name)
+                raise
             self.spare.append(name)
 
     def take_layer(self) -> str:
@@ -140,24 +156,49 @@ class OwnerFolder:
 
 
 def abandoned(state: str) -> list[tuple[str, int]]:
-    """Folders of zygotes that are dead, each with its lock, which is the caller's now."""
+    """Folders of zygotes that are dead, each with its lock, which is the caller's now.
+
+    Only what a zygote has signed is touched; one that was killed before it could sign has left an empty folder.
+    """
     found = []
     with _locked(state):
-        for name in os.listdir(state):
+        for name in filter(_is_ours, os.listdir(state)):
             path = f"{state}/{name}"
             try:
-                lock = os.open(
-                    f"{path}/{_MARK}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-                )
-            except (NotADirectoryError, FileNotFoundError):  # not ours, or gone since it was listed
+                lock = os.open(f"{path}/{_MARK}", os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except OSError:  # not ours, or gone since it was listed
+                _remove_if_empty(path)
                 continue
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(lock)
-            else:
+            if _is_free(lock) and _is_signed(lock, path):
                 found.append((path, lock))
+            else:
+                os.close(lock)
     return found
+
+
+def _is_ours(name: str) -> bool:
+    return len(name) == 12 and not name.strip("0123456789abcdef")
+
+
+def _is_free(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_signed(lock: int, path: str) -> bool:
+    """Whether a zygote wrote it, or was killed when it was about to and had made nothing else."""
+    text = os.pread(lock, len(_SIGNATURE) + 1, 0)
+    return text == _SIGNATURE or (not text and os.listdir(path) == [_MARK])
+
+
+def _remove_if_empty(path: str) -> None:
+    try:
+        os.rmdir(path)
+    except OSError:  # it is not empty, or no directory: somebody's
+        return
 
 
 def sweep(state: str) -> int:

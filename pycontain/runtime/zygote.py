@@ -26,6 +26,7 @@ import errno
 import gc
 import marshal
 import os
+import resource
 import select
 import signal
 import socket
@@ -86,6 +87,9 @@ class Zygote:
         self.state = state
         self.own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self.last_capability = privileges.last_capability()
+        # A container costs descriptors here; its own limit stays what the owner's was.
+        self.descriptors, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self.poll = select.epoll()
         self.children: dict[int, Running] = {}  # by pidfd and by channel
         self.containers: dict[str, Running] = {}
@@ -121,7 +125,10 @@ class Zygote:
         if events:
             return events
         # Nothing waits: the moment to do what the next start would otherwise wait for.
-        self.state.make_ready()
+        try:
+            self.state.make_ready()
+        except OSError:
+            pass  # the next start tries again, and says what is wrong
         self._make_spares()
         events = self.poll.poll(_SPARE_SECONDS if self.spares else None)
         if not events:
@@ -146,9 +153,15 @@ class Zygote:
     # --- requests ---------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        message, fds, _, _ = socket.recv_fds(self.control, _REQUEST_LIMIT, 8, socket.MSG_CMSG_CLOEXEC)
+        message, fds, flags, _ = socket.recv_fds(self.control, _REQUEST_LIMIT, 8, socket.MSG_CMSG_CLOEXEC)
         if not message:
             self.close()
+            return
+        if (
+            flags & socket.MSG_CTRUNC
+        ):  # no descriptor is left for some of them: the owner sees its channel end
+            for fd in fds:
+                os.close(fd)
             return
         if message.startswith(_LARGE):  # too long for a packet, so it is in a file in memory
             with open(fds.pop(0), "rb") as body:
@@ -167,6 +180,12 @@ class Zygote:
 
     def _start(self, fds: list[int], task: child.Task) -> None:
         channel = socket.socket(fileno=fds[0])
+        try:
+            task.folder = self.state.take_layer()
+        except OSError as error:
+            say(channel, "no folder", error.errno, str(error.filename or ""))
+            self._drop(channel, fds)
+            return
         # Without an init nobody stays to say that the payload runs.
         silent = bool(task.options & child.NOTIFY) and not task.has_init
         try:
@@ -174,7 +193,6 @@ class Zygote:
                 executed, in_child = os.pipe2(os.O_CLOEXEC)
                 fds.append(in_child)
             task.taken = time.monotonic()
-            task.folder = self.state.take_layer()
             spare = None
             if not task.options & child.PROFILE:  # who asks where the time goes wants to see all of it
                 spare, self.spare = self.spare, None
@@ -197,9 +215,12 @@ class Zygote:
         """A child of its own for *task*; the next one may find a spare for the same first steps."""
         pid, pidfd = _fork(child.flags_of(marshal.loads(task.prefix)))
         if pid == 0:
-            child.live(perform.Child(self.last_capability), task, fds)
+            child.live(self._new_child(), task, fds)
         self.prefix = task.prefix
         return pid, pidfd
+
+    def _new_child(self) -> perform.Child:
+        return perform.Child(self.last_capability, self.descriptors)
 
     def _hand_to(self, spare: child.Spare | None, task: child.Task, fds: list[int]) -> tuple[int, int] | None:
         if spare is None:
@@ -225,11 +246,11 @@ class Zygote:
             return
         # A child that mounts now would wait for the same locks of the kernel.
         if self.spare is None and self.prefix and not self.lines:
-            self.spare = child.Spare.make(self.prefix, self.last_capability, _fork)
+            self.spare = child.Spare.make(self.prefix, self._new_child(), _fork)
         for ident, prefix in self.wanted.items():
             container = self.containers[ident]
             fork = partial(self._fork_into, container)
-            spare = child.Spare.make(prefix, self.last_capability, fork, container.pidfd)
+            spare = child.Spare.make(prefix, self._new_child(), fork, container.pidfd)
             if spare is not None:
                 self.spares[ident] = spare
         self.wanted.clear()
@@ -262,7 +283,7 @@ class Zygote:
             taken = self._hand_to(self.spares.pop(target, None), task, fds)
             pid, pidfd = taken or self._fork_into(container, 0)
             if pid == 0:
-                child.live(perform.Child(self.last_capability), task, [*fds, container.pidfd])
+                child.live(self._new_child(), task, [*fds, container.pidfd])
         except OSError as error:
             self._refuse(channel, fds, "", error)
             return
@@ -288,6 +309,9 @@ class Zygote:
         if folder:
             self.state.give_back(folder)
         say(channel, "failed", _CLONE_INDEX, error.errno, str(error.filename or ""))
+        self._drop(channel, fds)
+
+    def _drop(self, channel: socket.socket, fds: list[int]) -> None:
         channel.close()
         for fd in fds[1:]:
             os.close(fd)
@@ -380,10 +404,16 @@ class Zygote:
 
 def main(control: socket.socket, owner: int, state_folder: str, *, rootless: bool) -> None:
     """Serve as the zygote: PID 1 of its PID namespace, in its own mount namespace. Never returns."""
+    own = os.pidfd_open(os.getpid())  # by which the owner waits for us, whatever becomes of us
     try:
-        zygote = set_the_stage(control, owner, state_folder, rootless=rootless)
+        state = own_folder(state_folder, rootless=rootless)
     except OSError as error:
-        say(control, "refused", error.errno, traceback.format_exc())
+        say(control, "folder", error.errno, str(error.filename or ""), traceback.format_exc(), fds=(own,))
+        os._exit(1)
+    try:
+        zygote = set_the_stage(control, owner, own, state)
+    except OSError as error:
+        say(control, "refused", error.errno, traceback.format_exc(), fds=(own,))
         os._exit(1)
     try:
         zygote.run()
@@ -393,35 +423,39 @@ def main(control: socket.socket, owner: int, state_folder: str, *, rootless: boo
     os._exit(0)
 
 
-def set_the_stage(control: socket.socket, owner: int, state_folder: str, *, rootless: bool) -> Zygote:
-    """Prepare mounts and the folder, start the sweep, tell the owner."""
-    privileges.set_name("pycontain-zygote")
-    # Inherited by every child until it executes something else: nobody inside may trace it, or reach this interpreter
-    # through its /proc/<pid>/exe (CVE-2019-5736).
-    privileges.set_not_dumpable()
-    # Mounts of the host appear here too; nothing that is mounted here appears there.
-    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE, None)
+def own_folder(state_folder: str, *, rootless: bool) -> sweep.OwnerFolder:
+    """The folder of this zygote, which becomes its working directory."""
     os.umask(0o077)
     state = sweep.OwnerFolder.create(state_folder)
     os.umask(0)  # what is made from now on is made with the mode that is asked for
     os.chdir(state.layers)
-    in_memory = not state.holds_layers(rootless=rootless)
-    if in_memory:
+    # Mounts of the host appear here too; nothing that is mounted here appears there.
+    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE, None)
+    state.in_memory = not state.holds_layers(rootless=rootless)
+    if state.in_memory:
         os.chdir("/")
         syscalls.mount("tmpfs", state.layers, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=0700")
         os.chdir(state.layers)
         state.make_places()
+    return state
+
+
+def set_the_stage(control: socket.socket, owner: int, own: int, state: sweep.OwnerFolder) -> Zygote:
+    """Prepare mounts, start the sweep, tell the owner."""
+    privileges.set_name("pycontain-zygote")
+    # Inherited by every child until it executes something else: nobody inside may trace it, or reach this interpreter
+    # through its /proc/<pid>/exe (CVE-2019-5736).
+    privileges.set_not_dumpable()
     # The owner is not in our mount namespace: it fills this tmpfs through a descriptor of it.
     syscalls.mount("tmpfs", state.images, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=0700")
     images = os.open(state.images, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     zygote = Zygote(control, owner, state)
-    sweeper = sweep.sweep(state_folder)
+    sweeper = sweep.sweep(os.path.dirname(state.path))
     if sweeper:
         zygote.adopt(sweeper)
     gc.freeze()  # what is there now is never collected, and not copied by the collector in a child
     gc.disable()
-    own = os.pidfd_open(os.getpid())
-    facts = (zygote.last_capability, in_memory, _read("uid_map"), _read("gid_map"))
+    facts = (zygote.last_capability, state.in_memory, _read("uid_map"), _read("gid_map"))
     say(control, "ready", state.path, *facts, fds=(own, images))
     os.close(own)
     os.close(images)

@@ -8,7 +8,7 @@ from __future__ import annotations
 _LARGEST_ID = 2**32 - 2  # chown(2): the last one means "do not change"
 
 
-class UnknownAccount(ValueError):  # noqa: N818 - raised and caught between two modules, never shown
+class UnknownAccount(ValueError):
     """The files do not hold the name."""
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
 
-from pycontain.sandbox.paths import RootPath
 from pycontain.sandbox.spec import DEFAULT_PATH, TOP, Rootfs
+
+if TYPE_CHECKING:
+    from pycontain.sandbox.paths import RootPath
 
 
 @attrs.frozen
@@ -18,5 +22,5 @@ class RunnableImage:
     command: tuple[str, ...] = ()
     user: str = ""
     workdir: RootPath = TOP
-    stop_signal: str = "SIGTERM"
+    stop_signal: str = "SIGTERM"  # as the configuration has it: a name or a number
     masked_paths: tuple[RootPath, ...] = ()

@@ -25,6 +25,7 @@ from pycontain.sandbox.paths import StagePath
 if TYPE_CHECKING:
     from pycontain.sandbox.paths import HostPath, RootPath
 
+_DEVICE = "MOUNT_ATTR_RDONLY|MOUNT_ATTR_NOSUID|MOUNT_ATTR_NOEXEC"
 _MISSING = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
@@ -89,9 +90,9 @@ class Step:
     def __str__(self) -> str:
         raise NotImplementedError
 
-    def explain(self, number: int) -> tuple[str, str] | None:
-        """What errno *number* means for the user at this step, and the next thing to do, if we know."""
-        del number
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
+        """What errno *number*, said of *path*, means for the user at this step, and the next thing to do, if we know."""
+        del number, path
         return None
 
 
@@ -109,7 +110,7 @@ class Clone(Step):
     def __str__(self) -> str:
         return f"clone3({{flags=CLONE_PIDFD|{_flags(self.flags)}, exit_signal=SIGCHLD}})"
 
-    def explain(self, number: int) -> tuple[str, str] | None:
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
         """ENOSPC is how the kernel says that a limit below /proc/sys/user is reached."""
         if number == errno.ENOSPC:
             return (
@@ -143,7 +144,7 @@ class JoinNamespaces(Step):
     def __str__(self) -> str:
         return f"setns(PIDFD, {_flags(self.flags)})"
 
-    def explain(self, number: int) -> tuple[str, str] | None:
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
         """The container may end at any moment."""
         if number == errno.ESRCH:
             return "the container has exited", "start it again"
@@ -178,7 +179,7 @@ class MoveMount(Step):
     def __str__(self) -> str:
         return f"move_mount(STAGE{self.path}, {_root(self.path)})"
 
-    def explain(self, number: int) -> tuple[str, str] | None:
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
         """An image decides what lies there."""
         if number in {errno.ELOOP, errno.ENOTDIR}:
             return f"the image has something else than a directory at {self.path}", "use another image"
@@ -200,7 +201,7 @@ class MountOverlay(Step):
         options = ",".join((f"lowerdir={lower}", "upperdir=LAYER/upper", "workdir=LAYER/work", *self.options))
         return f'mount("overlay", ROOT, "overlay", 0, {_quote(options)})'
 
-    def explain(self, number: int) -> tuple[str, str] | None:
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
         """Overlay file systems are particular about what lies below them."""
         if number in _MISSING:
             return "a layer of the image is gone", f"see whether these exist: {', '.join(self.lowerdirs)}"
@@ -251,8 +252,10 @@ class BindMount(Step):
             f"move_mount(tree, {_root(self.target)})"
         )
 
-    def explain(self, number: int) -> tuple[str, str] | None:
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
         """Nearly always the source is missing or the user may not look at it."""
+        if path != self.source:
+            return _target_problem(self.target, number)
         if number in _MISSING:
             return f"the mount source {self.source} does not exist", "create it, or correct the path"
         if number == errno.EACCES:
@@ -261,6 +264,34 @@ class BindMount(Step):
                 "see the modes of its parents",
             )
         return None
+
+
+def _target_problem(target: RootPath, number: int) -> tuple[str, str] | None:
+    """Why a place below the root could not be opened or made."""
+    match number:
+        case errno.ENOTDIR:
+            return (
+                f"{target} in the container cannot be a mount point: a directory meets something that is none",
+                "mount a directory on a directory and a file on a file, below directories",
+            )
+        case errno.ELOOP:
+            return (
+                f"{target} in the container leads into a tree of the kernel, or through too many links",
+                "choose a target that the image does not link elsewhere",
+            )
+        case errno.EROFS:
+            return (
+                f"{target} does not exist in a part of the image that is read-only",
+                "choose another target",
+            )
+        case errno.ENAMETOOLONG:
+            return f"a name in the path {target} is too long", "choose a shorter one"
+        case errno.ENOSPC:
+            return (
+                "no space is left for the writable layer",
+                "free some, or set PYCONTAIN_STATE to another disk",
+            )
+    return None
 
 
 @attrs.frozen
@@ -279,13 +310,15 @@ class MountFilesystem(Step):
             f"{_flags(self.flags)}, {_quote(self.options)})"
         )
 
-    def explain(self, number: int) -> tuple[str, str] | None:
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
         """The two ways in which a host or an image forbids these."""
         if number == errno.EPERM and self.fstype in {"proc", "sysfs"}:
             return (
                 f"this host does not let a user namespace mount {self.fstype}",
                 "it is so inside another container that masks parts of it: run that one with unmasked /proc",
             )
+        if self.follow:
+            return _target_problem(self.target, number)
         if number in {errno.ELOOP, errno.ENOTDIR}:
             return f"the image has something else than a directory at {self.target}", "use another image"
         return None
@@ -323,7 +356,10 @@ class BindDevice(Step):
     target: RootPath
 
     def __str__(self) -> str:
-        return f"tree = open_tree({_quote(self.source)}, OPEN_TREE_CLONE); move_mount(tree, {_root(self.target)})"
+        return (
+            f"tree = open_tree({_quote(self.source)}, OPEN_TREE_CLONE); mount_setattr(tree, {{attr_set={_DEVICE}}}); "
+            f"move_mount(tree, {_root(self.target)})"
+        )
 
 
 @attrs.frozen
@@ -366,6 +402,11 @@ class InstallFile(Step):
         suffix = f"; mount_setattr(tree, {attributes})" if attributes else ""
         return f"{source}; tree = open_tree(FILES/{{n}}, OPEN_TREE_CLONE){suffix}; move_mount(tree, {_root(self.path)})"
 
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
+        """It is the place that an image or a mount can spoil."""
+        del path
+        return _target_problem(self.path, number)
+
 
 @attrs.frozen
 class MountFiles(Step):
@@ -386,7 +427,7 @@ class MaskPath(Step):
     path: RootPath
 
     def __str__(self) -> str:
-        return f'is_dir({_root(self.path)}) ? mount("tmpfs", {_root(self.path)}, "tmpfs", MS_RDONLY, "nr_inodes=1") : bind("/dev/null")'
+        return f'is_dir({_root(self.path)}) ? mount("tmpfs", {_root(self.path)}, "tmpfs", MS_RDONLY, "nr_inodes=1") : bind("/dev/null", {_DEVICE})'
 
 
 @attrs.frozen
@@ -451,7 +492,7 @@ class ResolveUser(Step):
     def __str__(self) -> str:
         return f"getpwnam({_quote(self.user or '0')}) in ROOT/etc/passwd, getgrouplist() in ROOT/etc/group"
 
-    def explain(self, number: int) -> tuple[str, str] | None:
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
         """ESRCH is how the doer says that the name is in neither file."""
         if number == errno.ESRCH:
             return (
@@ -475,7 +516,7 @@ class ChangeDirectory(Step):
     def __str__(self) -> str:
         return f"chdir({_quote(self.path)})"
 
-    def explain(self, number: int) -> tuple[str, str] | None:
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
         """Unlike Docker we do not make it: a typing error would become a folder."""
         if number in _MISSING:
             return (
@@ -496,7 +537,7 @@ class SetResourceLimit(Step):
     def __str__(self) -> str:
         return f"setrlimit(RLIMIT_{self.resource.upper()}, {{{self.soft}, {self.hard}}})"
 
-    def explain(self, number: int) -> tuple[str, str] | None:
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
         """Raising a hard limit is a privilege."""
         if number == errno.EPERM:
             return f"the limit {self.resource} cannot be raised to {self.hard} here", "ask for less"
@@ -523,7 +564,7 @@ class SetIdentity(Step):
         groups = "setgroups(GROUPS); " if self.setgroups else ""
         return f"{groups}setresgid(GID); setresuid(UID)"
 
-    def explain(self, number: int) -> tuple[str, str] | None:
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
         """An id outside of the map cannot be taken."""
         if number == errno.EINVAL:
             return (

@@ -1,0 +1,240 @@
+"""From a source to a tree on disk that a container can stand on, with what the image says about running.
+
+A tree is made once for each zygote and kept by it. An image of the store is looked up anew when names have changed
+since, so that a tag that moved means the new image to the next container; that look costs one stat(2).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from pycontain.errors import ImageNotFound, InvalidImage
+from pycontain.oci.platform import Platform
+from pycontain.oci.source import (
+    DockerArchive,
+    HostImage,
+    OciArchive,
+    OciLayout,
+    RegistrySource,
+    Rootfs,
+    Source,
+)
+from pycontain.sandbox.image import RunnableImage
+from pycontain.sandbox.paths import HostPath, RootPath
+from pycontain.sandbox.spec import DEFAULT_PATH
+from pycontain.sandbox.spec import Rootfs as RootfsTree
+from pycontain.store.folder import default_path
+
+if TYPE_CHECKING:
+    from pycontain.oci.config import ExecutionParameters
+    from pycontain.runtime.engine import Engine
+    from pycontain.store.leases import Lease
+    from pycontain.store.store import Store
+    from pycontain.transfer import Found, Unpacking
+
+_locks: dict[Any, threading.Lock] = {}
+
+
+@attrs.frozen
+class _Made:
+    image: RunnableImage
+    stamp: object  # what the source looked like when it was made
+
+
+def runnable(
+    source: Source, engine: Engine, *, policy: str = "missing", platform: str | None = None
+) -> RunnableImage:
+    """The image of *source* as a tree on disk, made once for each zygote.
+
+    *policy* is that of :class:`pycontain.remote.Policy`; *platform* is this machine's, or one that it can emulate.
+    """
+    key = (source, platform, default_path())
+    with _locks.setdefault(key, threading.Lock()):
+        made: _Made | None = engine.images.get(key)
+        stamp = _stamp_of(source)
+        if made is None or made.stamp != stamp or policy in {"always", "newer"}:
+            image = _make(source, engine, policy, platform)
+            # What was brought just now changed the store itself, so look again.
+            made = engine.images[key] = _Made(image, _stamp_of(source))
+        return made.image
+
+
+def _stamp_of(source: Source) -> object:
+    match source:
+        case RegistrySource():
+            path = os.path.join(default_path(), "index.json")
+        case OciLayout(path):
+            path = os.path.join(path, "index.json")
+        case OciArchive(path) | DockerArchive(path):
+            pass
+        case _:
+            return None
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _make(source: Source, engine: Engine, policy: str, platform: str | None) -> RunnableImage:
+    match source:
+        case HostImage():
+            return _host(engine)
+        case Rootfs(path):
+            return _rootfs(path, engine)
+        case _:
+            return _stored(source, engine, policy, platform)
+
+
+# --- trees without an image -----------------------------------------------------------------------------
+
+
+def _host(engine: Engine) -> RunnableImage:
+    from pycontain.runtime import host_image  # noqa: PLC0415 - only who runs host: pays for it
+
+    tree = host_image.describe_host()
+    with suppress(FileExistsError):
+        os.mkdir("host", 0o755, dir_fd=engine.images_fd)
+        host_image.write_skeleton(tree, f"/proc/self/fd/{engine.images_fd}/host")
+    folder = os.path.join(engine.folder, "images", "host")
+    return RunnableImage(
+        RootfsTree(
+            (HostPath(folder),),
+            tuple((HostPath.parse(source), RootPath.parse(inside)) for source, inside in tree.binds),
+        ),
+        env=(("PATH", ":".join(tree.path)), *tree.environment),
+        masked_paths=tuple(RootPath.parse(path) for path in tree.hidden),
+    )
+
+
+def _rootfs(path: str, engine: Engine) -> RunnableImage:
+    absolute = os.path.abspath(path)
+    if os.path.isdir(absolute):
+        return RunnableImage(RootfsTree((HostPath.parse(absolute),)))
+    from pycontain.runtime.unpack import unpack  # noqa: PLC0415 - only a tar needs what it imports
+
+    try:
+        archive = open(absolute, "rb")  # noqa: SIM115 - closed below, opened apart so that only this is translated
+    except FileNotFoundError:
+        raise ImageNotFound(
+            f"there is nothing at {absolute}",
+            reference=f"rootfs:{path}",
+            hint="correct the path after rootfs:",
+        ) from None
+    except OSError as error:
+        raise InvalidImage(
+            f"{absolute} cannot be read: {error.strerror}", hint="see its mode and its parents'"
+        ) from error
+    with archive:
+        tree = engine.new_tree()
+        try:
+            if not unpack(engine, archive.fileno(), tree).entries:
+                raise InvalidImage(
+                    f"{absolute} is empty", hint="name a tar of a root file system, or a directory"
+                )
+        except BaseException:
+            os.rmdir(tree)
+            raise
+    return RunnableImage(RootfsTree((HostPath.parse(tree),)))
+
+
+# --- images of the store --------------------------------------------------------------------------------
+
+
+def _stored(source: Source, engine: Engine, policy: str, platform: str | None) -> RunnableImage:
+    # Only images need what these import.
+    from pycontain.store.store import Store  # noqa: PLC0415
+    from pycontain.transfer import Unpacking  # noqa: PLC0415
+
+    store = Store.default()
+    wanted = platform_of(platform)
+    with store.lease() as lease, Unpacking(engine) as unpacking:
+        found = _obtain(source, store, lease, wanted, policy, unpacking)
+        # As long as this zygote lives, its containers may stand on it.
+        _lease_of(engine, store).protect(*found.digests)
+        store.touch(found.descriptor.digest)
+        return _runnable(store, found, engine, unpacking)
+
+
+def _obtain(
+    source: Source, store: Store, lease: Lease, wanted: Platform, policy: str, unpacking: Unpacking
+) -> Found:
+    from pycontain.progress import Reporter  # noqa: PLC0415 - as above
+
+    if isinstance(source, RegistrySource):
+        from pycontain.registry.settings import RegistrySettings  # noqa: PLC0415 - as above
+        from pycontain.remote import Policy, pull  # noqa: PLC0415
+
+        return pull(
+            store,
+            lease,
+            source.reference,
+            wanted,
+            Policy.parse(policy),
+            settings=RegistrySettings(),
+            reporter=Reporter(),
+            unpacking=unpacking,
+        )
+    raise InvalidImage(f"{source} cannot be run yet")
+
+
+def platform_of(text: str | None) -> Platform:
+    """The platform that *text* names; without a text this machine's."""
+    return Platform.parse(text or os.uname().machine)
+
+
+def _runnable(store: Store, found: Found, engine: Engine, unpacking: Unpacking) -> RunnableImage:
+    tree = store.snapshots(unpacking.kind).mounts(found.chain_ids)
+    if not tree.lowerdirs:  # FROM scratch, and nothing more
+        tree = RootfsTree((HostPath(engine.new_tree()),))
+    return with_parameters(RunnableImage(tree), found.config.config)
+
+
+def with_parameters(image: RunnableImage, said: ExecutionParameters) -> RunnableImage:
+    """*image* with what its configuration says about running (image-spec, config.md)."""
+    env = {"PATH": DEFAULT_PATH}
+    env.update((name, value) for name, _, value in (text.partition("=") for text in said.env))
+    return attrs.evolve(
+        image,
+        env=tuple(env.items()),
+        entrypoint=said.entrypoint,
+        command=said.cmd,
+        user=said.user,
+        workdir=_workdir(said.working_dir),
+        stop_signal=said.stop_signal or image.stop_signal,
+    )
+
+
+def _workdir(text: str) -> RootPath:
+    try:
+        return RootPath.parse(f"/{text}")  # a relative one starts at the root, as for Docker
+    except ValueError as error:
+        raise InvalidImage(f"the image has an unusable WorkingDir: {error}") from error
+
+
+# --- what an engine keeps -------------------------------------------------------------------------------
+
+
+def _lease_of(engine: Engine, store: Store) -> Lease:
+    """The lease that protects what the containers of *engine* stand on, until it ends."""
+    key = ("lease", store.path)
+    with _locks.setdefault(key, threading.Lock()):
+        lease: Lease | None = engine.images.get(key)
+        if lease is None:
+            lease = engine.images[key] = store.lease()
+            end = weakref.finalize(engine, _end, lease, os.getpid())
+            end.atexit = False  # the engine's own end comes first, and dead leases are no harm
+        return lease
+
+
+def _end(lease: Lease, owner: int) -> None:
+    if os.getpid() == owner:
+        lease.release()
+    else:  # in the child of a fork, the lease is still its parent's
+        lease._lock.release()  # noqa: SLF001 - lets go of the descriptor without removing the lease

@@ -1,0 +1,421 @@
+"""Bringing an image into a store: its documents, then its layers, several at a time and unpacked while they come.
+
+The order makes everything safe to end at any moment. A lease protects what is about to be brought, then it is looked
+for; each blob becomes visible when it is verified, each unpacked layer when its content is verified too; the name comes
+last. So there is never a name for half an image, and the next try, in any process, goes on where this one ended.
+
+A layer is unpacked from the file that its download is still writing::
+
+    registry ── thread ──> partial file ── sendfile(2) ──> pipe ──> unpacker: inflate, hash, apply
+                  hash          └── commit: the digest is right ──> blob     └── commit: so is the diff ID ──> snapshot
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, Self
+
+import attrs
+
+from pycontain.errors import InvalidImage, PycontainError, StoreCorrupt
+from pycontain.layers.entries import Whiteouts
+from pycontain.oci.chain import layers_of
+from pycontain.oci.choice import resolve
+from pycontain.oci.config import ImageConfig
+from pycontain.oci.media_types import CONFIG, DOCKER_CONFIG
+from pycontain.progress import Phase
+from pycontain.store.blobs import BlobMissing
+from pycontain.store.snapshots import Kind
+from pycontain.store.store import StoredImage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+
+    from pycontain.oci.chain import Layer
+    from pycontain.oci.descriptor import Descriptor
+    from pycontain.oci.digest import Digest
+    from pycontain.oci.manifest import Manifest
+    from pycontain.oci.platform import Platform
+    from pycontain.oci.reference import Reference
+    from pycontain.progress import Reporter
+    from pycontain.runtime.engine import Engine
+    from pycontain.runtime.unpack import Unpacked, Unpacker
+    from pycontain.store.leases import Lease
+    from pycontain.store.store import Store
+
+_log = logging.getLogger(__name__)
+
+PARALLEL: Final = 4
+_CHUNK: Final = 256 << 10
+_CONFIGS: Final = frozenset({CONFIG, DOCKER_CONFIG})
+_PATIENCE: Final = 1.0  # seconds for a thread to notice that nobody wants its blob any more
+
+
+class Origin(Protocol):
+    """Where an image comes from. Several threads may ask at once; whoever asks verifies what comes."""
+
+    def read(self, descriptor: Descriptor) -> bytes:
+        """The bytes of a document."""
+
+    def open(self, descriptor: Descriptor, offset: int) -> BinaryIO:
+        """A blob from *offset*, which is at most its size. The caller closes it."""
+
+
+@attrs.frozen
+class Found:
+    """An image whose documents are in the store; its layers are there or on their way."""
+
+    descriptor: Descriptor
+    manifest: Manifest = attrs.field(repr=False)
+    config: ImageConfig = attrs.field(repr=False)
+    layers: tuple[Layer, ...] = attrs.field(repr=False)
+    index: Descriptor | None = None
+
+    @property
+    def chain_ids(self) -> tuple[Digest, ...]:
+        """The snapshots it stands on, the lowest first."""
+        return tuple(layer.chain_id for layer in self.layers)
+
+    @property
+    def digests(self) -> tuple[Digest, ...]:
+        """Everything that a lease has to protect."""
+        blobs = (self.descriptor, self.manifest.config, *(layer.descriptor for layer in self.layers))
+        index = (self.index.digest,) if self.index else ()
+        return (*(blob.digest for blob in blobs), *index, *self.chain_ids)
+
+    def stored(self, reference: Reference | None) -> StoredImage:
+        """The same as the store tells it."""
+        return StoredImage(reference, self.descriptor, self.manifest, self.index)
+
+
+# --- documents ------------------------------------------------------------------------------------------
+
+
+def read_documents(store: Store, lease: Lease, origin: Origin, top: Descriptor, wanted: Platform) -> Found:
+    """Follow *top* to the image for *wanted*, bring its documents into *store*, and protect all that it needs."""
+
+    def read(descriptor: Descriptor) -> bytes:
+        lease.protect(descriptor.digest)
+        with suppress(BlobMissing):
+            try:
+                return store.blobs.read(descriptor.digest)
+            except StoreCorrupt:  # here is the chance to mend it
+                store.blobs.remove(descriptor.digest)
+        content = origin.read(descriptor)
+        store.blobs.put(content, descriptor)
+        return content
+
+    descriptor, manifest = resolve(top, wanted, read)
+    if manifest.config.media_type not in _CONFIGS:
+        raise InvalidImage(
+            f"{descriptor.digest} is no image of programs: its config is {manifest.config.media_type}"
+        )
+    config = ImageConfig.parse(read(manifest.config))
+    index = top if top.digest != descriptor.digest else None
+    found = Found(descriptor, manifest, config, layers_of(manifest, config), index)
+    lease.protect(*found.digests)
+    return found
+
+
+def find_stored(store: Store, lease: Lease, reference: Reference, wanted: Platform) -> Found | None:
+    """The image that *reference* means in *store*, protected; None when it is not there with all its blobs."""
+    with suppress(BlobMissing):  # collected just now
+        image = store.find(reference, wanted)
+        while image is not None:
+            found = found_of(store, image)
+            lease.protect(*found.digests)
+            again = store.find(reference, wanted)  # protect first, then look
+            if again == image:
+                return found
+            image = again
+    return None
+
+
+def found_of(store: Store, image: StoredImage) -> Found:
+    """What the store has as *image*."""
+    config = store.read_config(image.manifest)
+    return Found(image.descriptor, image.manifest, config, layers_of(image.manifest, config), image.index)
+
+
+# --- blobs ----------------------------------------------------------------------------------------------
+
+
+class Arrival:
+    """A blob on its way: as much of it as is here can be read from :attr:`file`."""
+
+    def __init__(self, descriptor: Descriptor) -> None:
+        self.descriptor = descriptor
+        self.file: BinaryIO | None = None
+        self._have = 0
+        self._ended = False
+        self._error: BaseException | None = None
+        self._news = threading.Condition()
+
+    def begin(self, file: BinaryIO, have: int) -> None:
+        """The first *have* bytes are in *file*, which belongs to the arrival from now on."""
+        with self._news:
+            self.file, self._have = file, have
+            self._news.notify_all()
+
+    def advance(self, have: int) -> None:
+        """There are *have* bytes now."""
+        with self._news:
+            self._have = have
+            self._news.notify_all()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """It is stored and verified, or failed."""
+        with self._news:
+            self._ended, self._error = True, error
+            self._news.notify_all()
+
+    def wait_to_begin(self) -> bool:
+        """Wait for the first bytes; False when there is nothing more to wait for."""
+        with self._news:
+            self._news.wait_for(lambda: self.file or self._ended)
+            return not self._ended
+
+    def wait_beyond(self, position: int) -> int:
+        """Wait for more than *position* bytes; the number there is, which is *position* when no more come."""
+        with self._news:
+            self._news.wait_for(lambda: self._have > position or self._ended)
+            return max(self._have, position)
+
+    def result(self) -> None:
+        """Wait until it is stored; raise why it failed."""
+        with self._news:
+            self._news.wait_for(lambda: self._ended)
+            if self._error is not None:
+                raise self._error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self.file:
+            self.file.close()
+
+
+class _Stopped(Exception):
+    """The transfer has failed elsewhere."""
+
+
+class Arrivals:
+    """Blobs that come in parallel, in threads of their own; a context manager that ends what is not finished."""
+
+    def __init__(
+        self, store: Store, origin: Origin, descriptors: Iterable[Descriptor], reporter: Reporter
+    ) -> None:
+        self._store = store
+        self._origin = origin
+        self._reporter = reporter
+        self._arrivals = {
+            descriptor.digest: Arrival(descriptor) for descriptor in descriptors
+        }  # a layer may be there twice
+        self._waiting = deque(self._arrivals.values())
+        self._stopped = False
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        missing = []
+        for arrival in self._waiting:
+            if self._store.blobs.has(arrival.descriptor.digest):
+                arrival.end()
+            else:
+                missing.append(arrival)
+        self._waiting = deque(missing)
+        # Daemons, because one may wait for a silent registry when the program wants to end.
+        self._threads += (
+            threading.Thread(target=self._work, name="pycontain-pull", daemon=True)
+            for _ in range(min(PARALLEL, len(missing)))
+        )
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped = True
+        for thread in self._threads:
+            thread.join(_PATIENCE)
+        for arrival in self._arrivals.values():
+            arrival.close()
+
+    def __getitem__(self, digest: Digest) -> Arrival:
+        return self._arrivals[digest]
+
+    def wait(self) -> None:
+        """Wait until all are stored; raise why the first failed."""
+        for arrival in self._arrivals.values():
+            arrival.result()
+
+    def _work(self) -> None:
+        while not self._stopped:
+            try:
+                arrival = self._waiting.popleft()
+            except IndexError:
+                return
+            try:
+                self._bring(arrival)
+            except BaseException as error:  # noqa: BLE001 - belongs to the thread that waits, and is raised there
+                arrival.end(error)
+            else:
+                arrival.end()
+
+    def _bring(self, arrival: Arrival) -> None:
+        descriptor = arrival.descriptor
+        with self._store.blobs.partial(descriptor) as incoming:
+            if incoming.complete:  # another process brought it meanwhile
+                return
+            arrival.begin(incoming.open(), incoming.offset)
+            with self._origin.open(descriptor, incoming.offset) as stream:
+                while chunk := stream.read(_CHUNK):
+                    if self._stopped:
+                        raise _Stopped
+                    incoming.write(chunk)
+                    arrival.advance(incoming.offset)
+                    self._reporter.say(descriptor.digest, Phase.DOWNLOAD, incoming.offset, descriptor.size)
+            incoming.commit()
+
+
+# --- snapshots ------------------------------------------------------------------------------------------
+
+
+_KINDS: Final = {
+    Kind.OVERLAY_ROOT: Whiteouts.OVERLAY,
+    Kind.OVERLAY_USER: Whiteouts.USER_OVERLAY,
+    Kind.OVERLAY_SINGLE: Whiteouts.USER_OVERLAY,
+}
+
+
+def kind_of(engine: Engine) -> Kind:
+    """The snapshots that the containers of *engine* can stand on."""
+    if not engine.facts.rootless:
+        return Kind.OVERLAY_ROOT
+    return Kind.OVERLAY_SINGLE if engine.facts.single_id else Kind.OVERLAY_USER
+
+
+class Unpacking:
+    """Unpacks the layers of images for *engine*; a context manager. Its process starts with the first that is missing."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.kind = kind_of(engine)
+        self._engine = engine
+        self._unpacker: Unpacker | None = None
+
+    @property
+    def unpacker(self) -> Unpacker:
+        """The process that unpacks."""
+        from pycontain.runtime.unpack import Unpacker  # noqa: PLC0415 - most starts find their layers unpacked
+
+        self._unpacker = self._unpacker or Unpacker(self._engine)
+        return self._unpacker
+
+    def whiteouts(self, below: list[str]) -> Whiteouts:
+        """How a layer above *below* is to mark what it hides; in the lowest there is nothing to hide."""
+        return _KINDS[self.kind] if below else Whiteouts.REMOVE
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._unpacker:
+            self._unpacker.close()
+
+
+def bring(
+    store: Store, origin: Origin, found: Found, reporter: Reporter, unpacking: Unpacking | None = None
+) -> None:
+    """Store every layer of *found* and, with *unpacking*, unpack it. A lease protects them already."""
+    with Arrivals(store, origin, (layer.descriptor for layer in found.layers), reporter) as arrivals:
+        if unpacking:
+            _unpack(store, found, arrivals, unpacking, reporter)
+        arrivals.wait()
+    for layer in found.layers:
+        size = layer.descriptor.size
+        reporter.say(layer.descriptor.digest, Phase.DONE, size, size)
+
+
+def _unpack(store: Store, found: Found, arrivals: Arrivals, unpacking: Unpacking, reporter: Reporter) -> None:
+    snapshots = store.snapshots(unpacking.kind)
+    below: list[str] = []
+    parent: Digest | None = None
+    for layer in found.layers:
+        committed = snapshots.find(layer.chain_id)
+        if committed is None:
+            with snapshots.prepare(layer.chain_id, parent) as active:
+                arrival = arrivals[layer.descriptor.digest]
+                unpacked = _unpack_layer(store, layer, arrival, active.path, below, unpacking, reporter)
+                committed = snapshots.commit(active, unpacked.written)
+        below.insert(0, committed.path)
+        parent = layer.chain_id
+
+
+def _unpack_layer(
+    store: Store,
+    layer: Layer,
+    arrival: Arrival,
+    target: str,
+    below: list[str],
+    unpacking: Unpacking,
+    reporter: Reporter,
+) -> Unpacked:
+    def apply(fd: int) -> Unpacked:
+        return unpacking.unpacker.apply(
+            fd, target, below=below, whiteouts=unpacking.whiteouts(below), diff_id=str(layer.diff_id)
+        )
+
+    size = layer.descriptor.size
+    if arrival.wait_to_begin():
+        unpacked = _apply_arriving(arrival, apply)
+    else:
+        arrival.result()
+        reporter.say(layer.descriptor.digest, Phase.UNPACK, 0, size)
+        with store.blobs.open(layer.descriptor.digest) as file:
+            unpacked = apply(file.fileno())
+    for loss in unpacked.lost:
+        _log.debug("layer %s: not unpacked: %s of %r: %s", layer.diff_id, *loss)
+    reporter.say(layer.descriptor.digest, Phase.UNPACK, size, size)
+    return unpacked
+
+
+def _apply_arriving(arrival: Arrival, apply: Callable[[int], Unpacked]) -> Unpacked:
+    """Apply a layer while it comes. The result counts only when the layer is verified, so wait for that too."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    feeder = threading.Thread(target=_feed, args=(arrival, write_end), name="pycontain-feed", daemon=True)
+    feeder.start()
+    try:
+        unpacked = apply(read_end)
+    except PycontainError:
+        arrival.result()  # a cut or wrong download is the better reason
+        raise
+    finally:
+        os.close(read_end)
+    feeder.join()
+    arrival.result()
+    return unpacked
+
+
+def _feed(arrival: Arrival, write_end: int) -> None:
+    """Write the blob to a pipe as it comes, without its bytes passing through this process."""
+    assert arrival.file
+    position = 0
+    try:
+        while (have := arrival.wait_beyond(position)) > position:
+            sent = os.sendfile(write_end, arrival.file.fileno(), position, have - position)
+            if not sent:  # the file was emptied: what came was wrong
+                return
+            position += sent
+    except (
+        BrokenPipeError,
+        ValueError,
+    ):  # nobody reads it any more, or the file is closed: the transfer failed
+        pass
+    finally:
+        os.close(write_end)
