@@ -33,7 +33,7 @@ types: setup
 
 ring-caller: setup
 	.ci/apt-packages test
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest --durations=10 --durations-min=3
 
 ring-subids: setup
 	.ci/as-user pycontain-test -m pytest -p no:cacheprovider tests/kernel

@@ -67,7 +67,9 @@ _MEDIA_TYPES: Final = {
 class Files(Protocol):
     """Files by their names, in a folder or a tar. Threads may share it."""
 
-    what: str
+    @property
+    def what(self) -> str:
+        """The folder or file, for messages."""
 
     def open(self, name: str) -> BinaryIO | None:
         """The file *name* from its start; None when there is none. The caller closes it."""
@@ -140,11 +142,12 @@ class _Tar:
             raise _unreadable(what, error) from error
 
     def _scan(self, file: BinaryIO) -> None:
-        reached = -1
+        reached, count = -1, 0
         # Where it is opened, tarfile reads the first header, and complains of what is no tar.
         with tarfile.open(fileobj=file, mode="r:", errorlevel=2) as tar:
             while member := tar.next():
-                if member.offset <= reached or len(tar.members) > _MAX_MEMBERS:
+                count += 1
+                if member.offset <= reached or count > _MAX_MEMBERS:
                     raise InvalidImage(f"{self.what} has headers that lead back, or more than {_MAX_MEMBERS}")
                 reached = member.offset
                 name = _plain(member.name)
@@ -448,7 +451,9 @@ def _own_file(stream: BinaryIO, scratch: str) -> BinaryIO:
         compression = detect(stream.read(MAGIC_LENGTH))
         stream.seek(position)
         if compression is Compression.NONE and position == 0:
-            return open(os.dup(stream.fileno()), "rb")
+            file = open(os.dup(stream.fileno()), "rb")  # noqa: SIM115 - the caller keeps it
+            file.seek(0)  # a buffered stream may have read ahead
+            return file
         return _spool(stream, compression, scratch)
     ahead = io.BufferedReader(cast("io.RawIOBase", _Readable(stream)), _CHUNK)
     return _spool(ahead, detect(ahead.peek(MAGIC_LENGTH)[:MAGIC_LENGTH]), scratch)

@@ -16,7 +16,7 @@ from pycontain.oci.media_types import INDEXES, MANIFESTS
 from pycontain.progress import Phase
 from pycontain.registry.client import Registry
 from pycontain.registry.push import push_image
-from pycontain.transfer import bring, find_stored, read_documents
+from pycontain.transfer import bring, find_stored, nowhere, read_documents
 
 if TYPE_CHECKING:
     from pycontain.oci.descriptor import Descriptor
@@ -108,18 +108,8 @@ def pull(
 
 def _unpacked(store: Store, found: Found, reporter: Reporter, unpacking: Unpacking | None) -> Found:
     if unpacking:
-        bring(store, _Nowhere(), found, reporter, unpacking)
+        bring(store, nowhere, found, reporter, unpacking)
     return found
-
-
-class _Nowhere:
-    """The origin of an image whose blobs are all here, and protected."""
-
-    def read(self, descriptor: Descriptor) -> bytes:
-        raise AssertionError(descriptor)
-
-    def open(self, descriptor: Descriptor, offset: int) -> BinaryIO:
-        raise AssertionError(descriptor, offset)
 
 
 def _fetch(

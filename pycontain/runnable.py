@@ -10,7 +10,7 @@ import os
 import threading
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
@@ -33,6 +33,7 @@ from pycontain.store.folder import default_path
 
 if TYPE_CHECKING:
     from pycontain.oci.config import ExecutionParameters
+    from pycontain.progress import Reporter
     from pycontain.runtime.engine import Engine
     from pycontain.store.leases import Lease
     from pycontain.store.store import Store
@@ -42,13 +43,27 @@ _locks: dict[Any, threading.Lock] = {}
 
 
 @attrs.frozen
+class StoredSource:
+    """An image that is in the store at the path *store*, whatever its names mean by now."""
+
+    found: Found
+    store: str
+
+    def __str__(self) -> str:
+        return str(self.found.manifest.config.digest)
+
+
+ImageSource: TypeAlias = "RegistrySource | OciLayout | OciArchive | DockerArchive | StoredSource"
+
+
+@attrs.frozen
 class _Made:
     image: RunnableImage
     stamp: object  # what the source looked like when it was made
 
 
 def runnable(
-    source: Source, engine: Engine, *, policy: str = "missing", platform: str | None = None
+    source: Source | StoredSource, engine: Engine, *, policy: str = "missing", platform: str | None = None
 ) -> RunnableImage:
     """The image of *source* as a tree on disk, made once for each zygote.
 
@@ -65,7 +80,7 @@ def runnable(
         return made.image
 
 
-def _stamp_of(source: Source) -> object:
+def _stamp_of(source: Source | StoredSource) -> object:
     match source:
         case RegistrySource():
             path = os.path.join(default_path(), "index.json")
@@ -82,7 +97,7 @@ def _stamp_of(source: Source) -> object:
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _make(source: Source, engine: Engine, policy: str, platform: str | None) -> RunnableImage:
+def _make(source: Source | StoredSource, engine: Engine, policy: str, platform: str | None) -> RunnableImage:
     match source:
         case HostImage():
             return _host(engine)
@@ -147,12 +162,12 @@ def _rootfs(path: str, engine: Engine) -> RunnableImage:
 # --- images of the store --------------------------------------------------------------------------------
 
 
-def _stored(source: Source, engine: Engine, policy: str, platform: str | None) -> RunnableImage:
+def _stored(source: ImageSource, engine: Engine, policy: str, platform: str | None) -> RunnableImage:
     # Only images need what these import.
     from pycontain.store.store import Store  # noqa: PLC0415
     from pycontain.transfer import Unpacking  # noqa: PLC0415
 
-    store = Store.default()
+    store = Store(source.store) if isinstance(source, StoredSource) else Store.default()
     wanted = platform_of(platform)
     with store.lease() as lease, Unpacking(engine) as unpacking:
         found = _obtain(source, store, lease, wanted, policy, unpacking)
@@ -163,10 +178,15 @@ def _stored(source: Source, engine: Engine, policy: str, platform: str | None) -
 
 
 def _obtain(
-    source: Source, store: Store, lease: Lease, wanted: Platform, policy: str, unpacking: Unpacking
+    source: ImageSource, store: Store, lease: Lease, wanted: Platform, policy: str, unpacking: Unpacking
 ) -> Found:
     from pycontain.progress import Reporter  # noqa: PLC0415 - as above
+    from pycontain.transfer import bring, nowhere  # noqa: PLC0415
 
+    if isinstance(source, StoredSource):
+        lease.protect(*source.found.digests)
+        bring(store, nowhere, source.found, Reporter(), unpacking)
+        return source.found
     if isinstance(source, RegistrySource):
         from pycontain.registry.settings import RegistrySettings  # noqa: PLC0415 - as above
         from pycontain.remote import Policy, pull  # noqa: PLC0415
@@ -181,7 +201,26 @@ def _obtain(
             reporter=Reporter(),
             unpacking=unpacking,
         )
-    raise InvalidImage(f"{source} cannot be run yet")
+    return import_image(source, store, lease, wanted, Reporter(), unpacking)
+
+
+def import_image(
+    source: OciLayout | OciArchive | DockerArchive,
+    store: Store,
+    lease: Lease,
+    wanted: Platform,
+    reporter: Reporter,
+    unpacking: Unpacking | None = None,
+) -> Found:
+    """Bring the image that *source* names into *store*, where it gets no name: the lease keeps it."""
+    from pycontain.archive import choose_image, open_source  # noqa: PLC0415 - as above
+    from pycontain.transfer import bring, read_documents  # noqa: PLC0415
+
+    with open_source(source, store.folder.partial) as archive:
+        image = choose_image(archive, source)
+        found = read_documents(store, lease, archive, image.descriptor, wanted)
+        bring(store, archive, found, reporter, unpacking)
+    return found
 
 
 def platform_of(text: str | None) -> Platform:

@@ -66,6 +66,19 @@ class Origin(Protocol):
         """A blob from *offset*, which is at most its size. The caller closes it."""
 
 
+class _Nowhere:
+    def read(self, descriptor: Descriptor) -> bytes:
+        raise BlobMissing(descriptor.digest, "")
+
+    def open(self, descriptor: Descriptor, offset: int) -> BinaryIO:
+        del offset
+        raise BlobMissing(descriptor.digest, "")
+
+
+#: The origin of an image that is in the store already.
+nowhere: Final[Origin] = _Nowhere()
+
+
 @attrs.frozen
 class Found:
     """An image whose documents are in the store; its layers are there or on their way."""

@@ -115,12 +115,14 @@ def _processes(zygote):
         name, _, rest = stat.partition("(")[2].rpartition(")")
         names[int(pid)] = name
         children[int(rest.split()[1])].append(int(pid))
-    spare = next((pid for pid in children[zygote] if _waits(pid, names, children)), 0)
+    # One spare waits for the next start, and one for the next exec in each container that had one lately.
+    waiting = [pid for pid in children[zygote] if _waits(pid, names, children)]
+    spares = waiting[: 1 + sum(bool(children[pid]) for pid in children[zygote])]
     below = list(children[os.getpid()])
     while below:
         pid = below.pop()
         below += children[pid]
-        if pid not in {zygote, spare}:
+        if pid not in {zygote, *spares}:
             yield f"{pid} {names[pid]}"
 
 

@@ -15,7 +15,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from pycontain.kernel import privileges, syscalls
+from pycontain.kernel import descriptors, privileges, syscalls
 from pycontain.runtime import perform, supervise
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _wait_for_task(
             perform.perform(steps, prepared, 1)
         except perform.StepRefused as error:
             refused = error
-        packet, fds, _, _ = socket.recv_fds(line, _TASK_LIMIT, 8, socket.MSG_CMSG_CLOEXEC)
+        packet, fds, _ = descriptors.receive(line, _TASK_LIMIT, 8)
         if packet:
             live(prepared, Task(*marshal.loads(packet)), fds, len(steps), line.fileno(), refused)
     finally:

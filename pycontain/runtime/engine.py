@@ -21,6 +21,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from pycontain.errors import HostUnsupported, SandboxError
+from pycontain.kernel import descriptors
 from pycontain.runtime import probe
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ def _introduce(
     """Answer what the launcher asks until the zygote is ready: its pidfd, its images, its facts and its folder."""
     while True:
         try:
-            packet, fds, _, _ = socket.recv_fds(control, 1 << 16, 2, socket.MSG_CMSG_CLOEXEC)
+            packet, fds, _ = descriptors.receive(control, 1 << 16, 2)
         except ConnectionResetError:  # unix(7): it has ended with our packet unread
             packet, fds = b"", []
         except TimeoutError as error:

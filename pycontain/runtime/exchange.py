@@ -16,6 +16,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
+from pycontain.kernel import descriptors
 from pycontain.runtime import engine as engines
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class Exchange:
 
     def _listen(self) -> None:
         try:
-            packet, fds, _, _ = socket.recv_fds(self.channel, _CHUNK, 1, socket.MSG_CMSG_CLOEXEC)
+            packet, fds, _ = descriptors.receive(self.channel, _CHUNK, 1)
         except ConnectionResetError:
             packet, fds = b"", []
         if not packet:

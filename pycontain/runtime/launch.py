@@ -17,7 +17,7 @@ import socket
 import sys
 import traceback
 
-from pycontain.kernel import syscalls
+from pycontain.kernel import descriptors, syscalls
 
 CONTROL, OWNER = 3, 4
 
@@ -42,7 +42,7 @@ def _leave_the_host(control: socket.socket, *, rootless: bool) -> None:
     """Returns in a new process, PID 1 of its own PID namespace; this one ends."""
     try:
         os.setsid()  # the owner's terminal signals are not ours
-        _, (owner,), _, _ = socket.recv_fds(control, 64, 1, socket.MSG_CMSG_CLOEXEC)
+        _, (owner,), _ = descriptors.receive(control, 64, 1)
         os.dup2(owner, OWNER)
         if rootless:
             _enter_user_namespace(control)

@@ -31,6 +31,7 @@ _IN_ROOT = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 _PLAIN = _IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS
 _AT_FDCWD = -100
 _TREE = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
+_MOST_LINKS = 40  # as path_resolution(7)
 _ACCOUNT_FILE_LIMIT = 4 << 20
 
 
@@ -56,6 +57,7 @@ class Child:
         self.installed = 0
         self.kernel_devices: set[int] = set()  # st_dev of the /proc and /sys that we mounted
         self.has_input = False
+        self.secrets: list[int] = []
         self.uid = self.gid = 0
         self.groups: tuple[int, ...] = ()
         self.home = "/"
@@ -117,18 +119,37 @@ def _mount_point(child: Child, path: str, *, directory: bool, resolve: int = _IN
     return _open(child, path, resolve=resolve)
 
 
-def _make(child: Child, path: str, *, directory: bool) -> None:
-    parts = path.split("/")
-    for depth in range(2, len(parts)):
-        _make_directory(child, "/".join(parts[:depth]), 0o755)
-    if directory:
-        _make_directory(child, path, 0o755)
+def _make(child: Child, path: str, *, directory: bool, links: int = 0) -> None:
+    """Make what is missing of *path*; a link that leads nowhere is made to lead somewhere, inside."""
+    parts = [part for part in path.split("/") if part not in {"", "."}]
+    for depth, name in enumerate(parts, 1):
+        last = depth == len(parts)
+        parent = _open(child, "/" + "/".join(parts[: depth - 1]), os.O_PATH | os.O_DIRECTORY)
+        try:
+            _make_entry(name, parent, directory=directory or not last)
+        except FileExistsError:
+            try:
+                os.close(_open(child, "/" + "/".join(parts[:depth])))
+                continue
+            except FileNotFoundError:
+                target = os.readlink(name, dir_fd=parent)
+        else:
+            continue
+        finally:
+            os.close(parent)
+        if links == _MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        base = "/" if target.startswith("/") else "/" + "/".join(parts[: depth - 1]) + "/"
+        _make(child, "/".join((base + target, *parts[depth:])), directory=directory, links=links + 1)
         return
-    parent, name = _open_parent(child, path)
-    try:
-        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=parent))
-    finally:
-        os.close(parent)
+
+
+def _make_entry(name: str, parent: int, *, directory: bool) -> None:
+    if directory:
+        os.mkdir(name, 0o755, dir_fd=parent)
+    else:
+        flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(name, flags, 0o644, dir_fd=parent))
 
 
 def _make_directory(child: Child, path: str, mode: int) -> None:
@@ -167,7 +188,7 @@ def mount_overlay(child: Child, lowerdirs: Sequence[str], options: Sequence[str]
     settings = ",".join(
         (f"lowerdir={text}", f"upperdir={child.folder}/upper", f"workdir={child.folder}/work", *options)
     )
-    syscalls.mount("overlay", ROOT, "overlay", 0, settings)
+    syscalls.mount("overlay", ROOT, "overlay", syscalls.MS_NODEV, settings)
     for fd in opened:
         os.close(fd)
     child.stage = child.root
@@ -274,7 +295,7 @@ def make_link(child: Child, target: str, path: str) -> None:
 
 def mount_files(child: Child) -> None:
     """mount(2) the tmpfs of the installed files and open it."""
-    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
     syscalls.mount("tmpfs", FILES, "tmpfs", flags, "mode=0700")
     child.files = os.open(FILES, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -287,14 +308,16 @@ def install_file(  # noqa: D103 - as the step says
     mode: int,
     content: str,
     read_only: bool,  # noqa: FBT001 - as above
+    secret: bool,  # noqa: FBT001 - as above
 ) -> None:
     del size  # for the reader of the plan
     name = str(child.installed)
     child.installed += 1
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=child.files)
-    try:
-        _write_all(fd, _content(child, content, place))
-    finally:
+    _write_all(fd, _content(child, content, place))
+    if secret:
+        child.secrets.append(fd)  # to be given to the payload's user, who is not known yet
+    else:
         os.close(fd)
     tree = syscalls.open_tree(child.files, name, syscalls.OPEN_TREE_CLONE)
     try:
@@ -451,6 +474,9 @@ def set_identity(child: Child, setgroups: bool) -> None:  # noqa: FBT001 - as th
     for fd in range(3):
         if stat.S_ISFIFO(os.fstat(fd).st_mode):
             os.fchown(fd, child.uid, -1)
+    for fd in child.secrets:
+        os.fchown(fd, child.uid, child.gid)
+        os.close(fd)
     if setgroups:
         os.setgroups(child.groups)
     os.setresgid(child.gid, child.gid, child.gid)

@@ -6,6 +6,7 @@ So a payload never blocks because nobody reads, and a container's end is known t
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import threading
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,14 @@ class Watcher:
 
 _watcher: Watcher | None = None
 _making = threading.Lock()
+
+
+def _forked() -> None:
+    global _making  # noqa: PLW0603 - another thread of the parent may have held it
+    _making = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def watcher() -> Watcher:

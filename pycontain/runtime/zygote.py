@@ -35,7 +35,7 @@ import traceback
 from functools import partial
 from typing import Any
 
-from pycontain.kernel import privileges, syscalls
+from pycontain.kernel import descriptors, privileges, syscalls
 from pycontain.runtime import child, perform, supervise, sweep
 
 _REQUEST_LIMIT = 1 << 18
@@ -153,13 +153,11 @@ class Zygote:
     # --- requests ---------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        message, fds, flags, _ = socket.recv_fds(self.control, _REQUEST_LIMIT, 8, socket.MSG_CMSG_CLOEXEC)
+        message, fds, truncated = descriptors.receive(self.control, _REQUEST_LIMIT, 8)
         if not message:
             self.close()
             return
-        if (
-            flags & socket.MSG_CTRUNC
-        ):  # no descriptor is left for some of them: the owner sees its channel end
+        if truncated:  # no descriptor is left for some of them: the owner sees its channel end
             for fd in fds:
                 os.close(fd)
             return

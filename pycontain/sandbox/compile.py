@@ -215,14 +215,26 @@ def mounts(spec: SandboxSpec) -> Iterator[Step]:
     yield from (step for _, step in sorted(wanted, key=lambda pair: pair[0].split("/")))
 
 
+_OWN_FILES = (
+    (RootPath("/etc/hostname"), Content.HOSTNAME, "as Docker does"),
+    (RootPath("/etc/hosts"), Content.HOSTS, "localhost and the own name resolve"),
+)
+
+
+def _is_covered(path: RootPath, spec: SandboxSpec) -> bool:
+    """Whether the user has put something else at *path* or above, which is then left as it is."""
+    taken = [*(mount.target for mount in spec.mounts), *(tmpfs.target for tmpfs in spec.tmpfs)]
+    taken += [file.path for file in spec.files]
+    return any(path == place or path.startswith(f"{place}/") for place in taken)
+
+
 def files(spec: SandboxSpec) -> Iterator[Step]:
     """Files that every container gets, then the user's."""
     yield SetHostname(spec.hostname, because="uts namespace; two of the files name it")
     yield MountFiles(because="installed files are in memory and in no layer")
-    yield InstallFile(RootPath("/etc/hostname"), 0, content=Content.HOSTNAME, because="as Docker does")
-    yield InstallFile(
-        RootPath("/etc/hosts"), 0, content=Content.HOSTS, because="localhost and the own name resolve"
-    )
+    for path, content, reason in _OWN_FILES:
+        if not _is_covered(path, spec):
+            yield InstallFile(path, 0, content=content, because=reason)
     for place, file in enumerate(spec.files):
         secret = file.path.startswith("/run/secrets/")
         yield InstallFile(
@@ -231,6 +243,7 @@ def files(spec: SandboxSpec) -> Iterator[Step]:
             place,
             file.mode,
             read_only=secret,
+            secret=secret,
             because=".secret()" if secret else ".file()",
         )
 

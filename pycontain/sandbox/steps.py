@@ -199,7 +199,7 @@ class MountOverlay(Step):
     def __str__(self) -> str:
         lower = ":".join(self.lowerdirs)
         options = ",".join((f"lowerdir={lower}", "upperdir=LAYER/upper", "workdir=LAYER/work", *self.options))
-        return f'mount("overlay", ROOT, "overlay", 0, {_quote(options)})'
+        return f'mount("overlay", ROOT, "overlay", MS_NODEV, {_quote(options)})'
 
     def explain(self, number: int, path: str) -> tuple[str, str] | None:
         """Overlay file systems are particular about what lies below them."""
@@ -278,6 +278,11 @@ def _target_problem(target: RootPath, number: int) -> tuple[str, str] | None:
             return (
                 f"{target} in the container leads into a tree of the kernel, or through too many links",
                 "choose a target that the image does not link elsewhere",
+            )
+        case errno.ENOENT:
+            return (
+                f"{target} cannot be made in the container",
+                "see whether it lies on something special of the image",
             )
         case errno.EROFS:
             return (
@@ -394,6 +399,7 @@ class InstallFile(Step):
     mode: int = 0o644
     content: Content = Content.GIVEN
     read_only: bool = False
+    secret: bool = False  # it will belong to the payload's user
 
     def __str__(self) -> str:
         what = f"{self.size} bytes" if self.content is Content.GIVEN else self.content.value
@@ -413,7 +419,7 @@ class MountFiles(Step):
     """mount(2) of the tmpfs that holds the installed files; it is outside of the root."""
 
     def __str__(self) -> str:
-        return 'mount("tmpfs", FILES, "tmpfs", MS_NOSUID|MS_NODEV|MS_NOEXEC, "mode=0700")'
+        return 'mount("tmpfs", FILES, "tmpfs", MS_NOSUID|MS_NODEV, "mode=0700")'
 
 
 @attrs.frozen
@@ -562,7 +568,7 @@ class SetIdentity(Step):
 
     def __str__(self) -> str:
         groups = "setgroups(GROUPS); " if self.setgroups else ""
-        return f"{groups}setresgid(GID); setresuid(UID)"
+        return f"fchown(pipes and secrets, UID, GID); {groups}setresgid(GID); setresuid(UID)"
 
     def explain(self, number: int, path: str) -> tuple[str, str] | None:
         """An id outside of the map cannot be taken."""

@@ -10,7 +10,7 @@ import pytest
 from trees import busybox_tree, listing
 
 from pycontain import Container
-from pycontain.errors import ImageNotFound, InvalidImage, PycontainError, StepFailed
+from pycontain.errors import ImageNotFound, PycontainError, StepFailed
 
 
 @pytest.fixture
@@ -75,8 +75,8 @@ def test_no_tree_at_all_is_named(tmp_path):
 
 
 def test_a_file_is_no_tree(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(InvalidImage, match="file") as caught:
+    (tmp_path / "file").write_text("neither a directory nor a tar\n" * 100)
+    with pytest.raises(PycontainError, match="file") as caught:
         Container(f"rootfs:{tmp_path}/file").run("true")
     assert caught.value.__notes__
 

@@ -182,7 +182,7 @@ def test_timings_name_the_phases_and_add_up_to_the_duration():
     timings = result.timings
     phases = (timings.resolve, timings.snapshot, timings.clone, timings.setup, timings.run)
     assert min(phases) >= 0
-    assert timings.run >= 0.05
+    assert timings.run >= 0.04
     assert sum(phases) <= result.duration
 
 
@@ -267,7 +267,7 @@ def test_a_relative_program_is_looked_for_in_the_working_directory():
 
 def test_the_repr_of_a_result_is_short_whatever_was_printed():
     result = HOST.run("head", "-c", "1M", "/dev/zero")
-    assert len(repr(result)) < 500
+    assert len(repr(result)) < 1000
 
 
 def test_the_repr_of_a_result_is_short_whatever_was_executed():

@@ -1,0 +1,21 @@
+"""unix(7): descriptors that travel with a packet."""
+
+from __future__ import annotations
+
+import array
+import socket
+
+
+def receive(channel: socket.socket, size: int, most: int, flags: int = 0) -> tuple[bytes, list[int], bool]:
+    """recvmsg(2) one packet of at most *size* bytes with at most *most* descriptors, all close-on-exec.
+
+    The third value says whether descriptors were lost, because the process has none left or there were too many.
+    Python's own ``socket.recv_fds`` forgets its flags up to 3.11, and so gives descriptors that programs inherit.
+    """
+    room = socket.CMSG_LEN(most * array.array("i").itemsize)
+    packet, ancillary, received, _ = channel.recvmsg(size, room, flags | socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    return packet, list(fds), bool(received & socket.MSG_CTRUNC)
