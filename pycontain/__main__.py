@@ -17,6 +17,16 @@ from pycontain.errors import CommandNotExecutable, CommandNotFound, CommandTimeo
 VERBS = {
     "run": "run a command in a new container",
     "plan": "print the steps that would start a container",
+    "pull": "bring an image from its registry",
+    "push": "send an image to a registry",
+    "images": "list the images in the store",
+    "tag": "give an image one more name",
+    "rmi": "take names of images away, and free what nothing needs",
+    "save": "write images into one file",
+    "load": "bring the images of such a file into the store",
+    "inspect": "print what images say about themselves",
+    "history": "print how an image was made",
+    "system": "df, prune, verify: what the store takes, less of it, whether it is sound",
     "doctor": "say what this host can do, what is missing, why, and the fix",
     "version": "print the version",
 }

@@ -71,7 +71,8 @@ class Child:
         """Know the container's id, the folder of its writable layer, the bytes of its files, and whether 0 is open."""
         self.id = ident
         self.folder = folder
-        self.hostname = ident[:12]
+        if folder:  # an exec has none, and finds the name in the container's uts namespace
+            self.hostname = ident[:12]
         self.contents = contents
         self.has_input = has_input
 
@@ -322,7 +323,7 @@ def install_file(  # noqa: D103 - as the step says
     tree = syscalls.open_tree(child.files, name, syscalls.OPEN_TREE_CLONE)
     try:
         if read_only:
-            syscalls.mount_setattr(tree, set_=syscalls.MOUNT_ATTR_RDONLY)
+            syscalls.mount_setattr(tree, set_=syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOEXEC)
         target = _mount_point(child, path, directory=False)
         try:
             _refuse_kernel_files(child, target)
@@ -510,6 +511,7 @@ def join_namespaces(child: Child, flags: int) -> None:
     """setns(2) with the pidfd of the container's PID 1, which the zygote left at descriptor 4."""
     syscalls.setns(4, flags)
     os.close(4)
+    child.hostname = os.uname().nodename
     _read_nothing(child)
 
 

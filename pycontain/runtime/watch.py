@@ -51,6 +51,8 @@ class Watcher:
 
     def release(self, watched: Watched) -> None:
         """Stop attending and close the exchange, which kills what still runs. Safe to repeat."""
+        if self is not _watcher:  # in the child of a fork: all was let go there
+            return
         with self._lock:
             self._unregister(watched, watched.registered.keys())
             watched.exchange.close()

@@ -40,6 +40,7 @@ from pycontain.runtime import child, perform, supervise, sweep
 
 _REQUEST_LIMIT = 1 << 18
 _CLONE_INDEX = 0
+_SPARE = "spare"
 _SPARE_SECONDS = 5.0  # an exec soon after another finds a spare; later the memory is worth more
 _LARGE = marshal.dumps(("large",))
 
@@ -224,6 +225,8 @@ class Zygote:
         if spare is None:
             return None
         if spare.take(task, fds):
+            del self.children[spare.pidfd]  # it will be known as something else
+            self.poll.unregister(spare.pidfd)
             self.lines[spare.line.fileno()] = spare.line
             self.poll.register(spare.line, select.EPOLLIN)
             return spare.pid, spare.pidfd
@@ -237,18 +240,32 @@ class Zygote:
 
     def _dismiss(self, spare: child.Spare) -> None:
         spare.line.close()  # which is its sign to exit
-        self._watch(Running("spare", spare.pid, spare.pidfd, None))
+
+    def _keep(self, spare: child.Spare | None) -> child.Spare | None:
+        """Watch a spare: when its container ends the kernel kills it, and waits until somebody has reaped it."""
+        if spare is not None:
+            self._watch(Running(_SPARE, spare.pid, spare.pidfd, None))
+        return spare
+
+    def _lose_spare(self, pid: int) -> None:
+        """A spare has ended, dismissed or killed."""
+        if self.spare is not None and self.spare.pid == pid:
+            self.spare.line.close()
+            self.spare = None
+        for ident, spare in list(self.spares.items()):
+            if spare.pid == pid:
+                self.spares.pop(ident).line.close()
 
     def _make_spares(self) -> None:
         if self.closing:
             return
         # A child that mounts now would wait for the same locks of the kernel.
         if self.spare is None and self.prefix and not self.lines:
-            self.spare = child.Spare.make(self.prefix, self._new_child(), _fork)
+            self.spare = self._keep(child.Spare.make(self.prefix, self._new_child(), _fork))
         for ident, prefix in self.wanted.items():
             container = self.containers[ident]
             fork = partial(self._fork_into, container)
-            spare = child.Spare.make(prefix, self._new_child(), fork, container.pidfd)
+            spare = self._keep(child.Spare.make(prefix, self._new_child(), fork, container.pidfd))
             if spare is not None:
                 self.spares[ident] = spare
         self.wanted.clear()
@@ -381,6 +398,8 @@ class Zygote:
         if not pid:  # as above
             return
         self._forget(running.pidfd)
+        if running.ident == _SPARE:
+            self._lose_spare(pid)
         if running.executed >= 0:
             self._forget(running.executed)
         if running.channel is not None:

@@ -222,9 +222,8 @@ _OWN_FILES = (
 
 
 def _is_covered(path: RootPath, spec: SandboxSpec) -> bool:
-    """Whether the user has put something else at *path* or above, which is then left as it is."""
-    taken = [*(mount.target for mount in spec.mounts), *(tmpfs.target for tmpfs in spec.tmpfs)]
-    taken += [file.path for file in spec.files]
+    """Whether the user has put a file or tree of his own at *path* or above, which is then left as it is."""
+    taken = [*(mount.target for mount in spec.mounts), *(file.path for file in spec.files)]
     return any(path == place or path.startswith(f"{place}/") for place in taken)
 
 

@@ -134,6 +134,12 @@ class Fork(Step):
     def __str__(self) -> str:
         return "setns(PIDFD, CLONE_NEWPID); clone3({flags=CLONE_PIDFD, exit_signal=SIGCHLD}); setns(OWN, CLONE_NEWPID)"
 
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
+        """The container may end at any moment."""
+        if number == errno.ESRCH:
+            return "the container has exited", "start it again"
+        return None
+
 
 @attrs.frozen
 class JoinNamespaces(Step):
@@ -404,7 +410,7 @@ class InstallFile(Step):
     def __str__(self) -> str:
         what = f"{self.size} bytes" if self.content is Content.GIVEN else self.content.value
         source = f"write(open(FILES/{{n}}, O_CREAT|O_EXCL, {self.mode:#o}), {what})"
-        attributes = "{attr_set=MOUNT_ATTR_RDONLY}" if self.read_only else ""
+        attributes = "{attr_set=MOUNT_ATTR_RDONLY|MOUNT_ATTR_NOEXEC}" if self.read_only else ""
         suffix = f"; mount_setattr(tree, {attributes})" if attributes else ""
         return f"{source}; tree = open_tree(FILES/{{n}}, OPEN_TREE_CLONE){suffix}; move_mount(tree, {_root(self.path)})"
 
