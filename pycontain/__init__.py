@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pycontain.container import Container
+    from pycontain.diagnosis import doctor
+    from pycontain.image import Image
     from pycontain.process import Completed, Running
     from pycontain.runtime.engine import prewarm, shutdown
+    from pycontain.store.store import Store
 
 __version__ = "0.1.0"
 
@@ -18,11 +21,14 @@ _HOMES = {
     "Completed": "pycontain.process",
     "Container": "pycontain.container",
     "Running": "pycontain.process",
+    "Image": "pycontain.image",
+    "Store": "pycontain.store.store",
+    "doctor": "pycontain.diagnosis",
     "prewarm": "pycontain.runtime.engine",
     "shutdown": "pycontain.runtime.engine",
 }
 
-__all__ = ["Completed", "Container", "Running", "prewarm", "shutdown"]
+__all__ = ["Completed", "Container", "Image", "Running", "Store", "doctor", "prewarm", "shutdown"]
 
 
 def __getattr__(name: str) -> object:

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, Self, cast
 import attrs
 
 from pycontain.errors import ImageNotFound, InvalidImage, InvalidReference
-from pycontain.layers.compression import MAGIC_LENGTH, Compression, decompress, detect
+from pycontain.layers.compression import MAGIC_LENGTH, Compression, detect
 from pycontain.layers.entries import DEFAULT_LIMITS
+from pycontain.layers.pipeline import LayerBytes
 from pycontain.oci.codec import (
     EMPTY,
     MAX_DOCUMENT_BYTES,
@@ -446,17 +447,14 @@ def _tar_of(stream: BinaryIO, what: str, scratch: str) -> _Tar:
 
 def _own_file(stream: BinaryIO, scratch: str) -> BinaryIO:
     """A file with the uncompressed rest of *stream*: its own when possible."""
-    if _is_file(stream):
-        position = stream.tell()
-        compression = detect(stream.read(MAGIC_LENGTH))
-        stream.seek(position)
-        if compression is Compression.NONE and position == 0:
+    if _is_file(stream) and stream.tell() == 0:
+        head = stream.read(MAGIC_LENGTH)
+        stream.seek(0)
+        if detect(head) is Compression.NONE:
             file = open(os.dup(stream.fileno()), "rb")  # noqa: SIM115 - the caller keeps it
             file.seek(0)  # a buffered stream may have read ahead
             return file
-        return _spool(stream, compression, scratch)
-    ahead = io.BufferedReader(cast("io.RawIOBase", _Readable(stream)), _CHUNK)
-    return _spool(ahead, detect(ahead.peek(MAGIC_LENGTH)[:MAGIC_LENGTH]), scratch)
+    return _spool(stream, scratch)
 
 
 def _is_file(stream: BinaryIO) -> bool:
@@ -466,45 +464,18 @@ def _is_file(stream: BinaryIO) -> bool:
         return False
 
 
-class _Readable(io.RawIOBase):
-    """A stream of which only ``read`` is known, as one that can be buffered."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]  # as in _Section
-        chunk = self._stream.read(len(buffer))
-        buffer[: len(chunk)] = chunk
-        return len(chunk)
-
-
-def _spool(stream: BinaryIO, compression: Compression, scratch: str) -> BinaryIO:
+def _spool(stream: BinaryIO, scratch: str) -> BinaryIO:
     file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 - the caller keeps it
     try:
-        counted = _Counting(stream)
-        for chunk in decompress(cast("BinaryIO", counted), compression):
-            file.write(chunk)
-            if compression is not Compression.NONE:
-                DEFAULT_LIMITS.check_bytes(file.tell(), counted.count, b"")
+        with LayerBytes(stream) as content:  # a compressed archive is compressed as a layer is
+            for chunk in content:
+                file.write(chunk)
+                DEFAULT_LIMITS.check_bytes(file.tell(), content.size, b"")
         file.seek(0)
     except BaseException:
         file.close()
         raise
     return file
-
-
-class _Counting:
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.count = 0
-
-    def read(self, size: int = -1) -> bytes:
-        chunk = self._stream.read(size)
-        self.count += len(chunk)
-        return chunk
 
 
 # --- choosing -------------------------------------------------------------------------------------------

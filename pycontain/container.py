@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal, Self, TypeVar, overload
 
 import attrs
@@ -22,7 +22,7 @@ from pycontain.sandbox.size import parse_size
 from pycontain.sandbox.spec import MASKED_PATHS, File, Mount, SandboxSpec, Secret, Tmpfs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from types import TracebackType
 
     from pycontain.process import Completed, Running
@@ -37,7 +37,7 @@ Value = TypeVar("Value")
 
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-_USER = re.compile(r"[^:\s\0/]+(:[^:\s\0/]+)?")
+_USER = re.compile(r"[^:\s\0/-][^:\s\0/]*(:[^:\s\0/-][^:\s\0/]*)?")
 _KERNEL_TREES = ("/proc", "/sys")
 _LIMITS = (
     "as",
@@ -119,6 +119,47 @@ def _bytes(given: str | bytes) -> bytes:
         raise ValueError("the content holds half a surrogate pair; give it as bytes") from None
 
 
+def _mapping(given: Mapping[str, str] | None) -> dict[str, str]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise InvalidSpec(f"{given!r} is no mapping; write name=value, or give a dict")
+    return dict(given)
+
+
+def _mode(given: int) -> int:
+    if not isinstance(given, int) or not 0 <= given <= 0o7777:
+        raise ValueError(
+            f"{given:#o} is no file mode" if isinstance(given, int) else f"{given!r} is no file mode"
+        )
+    return given
+
+
+def _tmpfs_size(given: str | int) -> int:
+    size = parse_size(given)
+    if not 0 < size < 1 << 63:
+        raise ValueError(f"{given!r} is no size for a file system in memory")
+    return size
+
+
+def _user(given: str | int) -> str:
+    if isinstance(given, bool) or not isinstance(given, str | int):
+        raise TypeError(f"{given!r} is no user; write name, uid, name:group or uid:gid")
+    return _matching(_USER, "user; write name, uid, name:group or uid:gid")(str(given))
+
+
+def _capabilities(given: Iterable[str]) -> list[str]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"{given!r} is no list of capabilities; write ('NET_RAW',)")
+    return list(given)
+
+
+def _limit(given: int) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or not UNLIMITED <= given < 1 << 63:
+        raise ValueError(f"{given!r} is no limit; write a number, or -1 for none")
+    return given
+
+
 def _variable_name(given: str) -> str:
     if not isinstance(given, str) or not given or "=" in given:
         raise ValueError(f"{given!r} is no name for a variable")
@@ -137,6 +178,8 @@ def _container_path(given: str) -> RootPath:
 
 
 def _host_path(given: str | os.PathLike[str]) -> HostPath:
+    if not given:
+        raise ValueError("the mount source is empty")
     return HostPath.parse(os.path.abspath(_text(os.fspath(given))))
 
 
@@ -158,7 +201,7 @@ class ContainerSpec:
     files: tuple[File, ...] = ()
     read_only: bool = False
     init: bool = True
-    stop_signal: int | None = None
+    stop_signal: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
     capabilities: frozenset[str] = caps.DEFAULT
     seccomp: Profile | str = "default"
@@ -184,7 +227,7 @@ class Container:
 
     >>> from pycontain import Container
     >>> Container("host:").env(GREETING="hello").run("sh", "-c", "echo $GREETING").stdout
-    'hello\\n'
+    'hello\n'
     """
 
     spec: ContainerSpec = attrs.field(converter=_described)
@@ -204,8 +247,8 @@ class Container:
 
     def env(self, variables: Mapping[str, str] | None = None, /, **more: str) -> Container:
         """Set environment variables; a later value wins, also over the image's."""
-        given = {**(variables or {}), **more}
         with _Door() as door:
+            given = (door.read(_mapping, variables) or {}) | more
             read = {door.read(_variable_name, name): door.read(_text, value) for name, value in given.items()}
         return self._with(env=tuple({**dict(self.spec.env), **read}.items()))
 
@@ -218,7 +261,7 @@ class Container:
     def user(self, user: str | int) -> Container:
         """Run as ``name``, ``uid``, ``name:group`` or ``uid:gid``; names are those of the container's own files."""
         with _Door() as door:
-            parsed = door.read(_matching(_USER, "user; write name, uid, name:group or uid:gid"), str(user))
+            parsed = door.read(_user, user)
         return self._with(user=parsed)
 
     def hostname(self, name: str) -> Container:
@@ -256,9 +299,8 @@ class Container:
     def tmpfs(self, target: str, *, size: str | int | None = None, mode: int = 0o1777) -> Container:
         """Mount an empty file system in memory at *target*, of at most *size* bytes (default: half of the RAM)."""
         with _Door() as door:
-            limit = None if size is None else door.read(parse_size, size)
-            tmpfs = Tmpfs(door.read(_target, target), limit, mode)
-            door.refuse(not 0 <= mode <= 0o7777, f"{mode:#o} is no file mode")
+            limit = None if size is None else door.read(_tmpfs_size, size)
+            tmpfs = Tmpfs(door.read(_target, target), limit, door.read(_mode, mode))
             self._refuse_taken(door, tmpfs.target)
         return self._with(tmpfs=(*self.spec.tmpfs, tmpfs))
 
@@ -266,10 +308,7 @@ class Container:
         """Put a file with *content* at *path*. It is in memory, in no layer, and may be changed inside."""
         with _Door() as door:
             target, read = door.read(_target, path), door.read(_bytes, content)
-            door.refuse(
-                not isinstance(content, str | bytes), f"the content of {path} is neither str nor bytes"
-            )
-            door.refuse(not 0 <= mode <= 0o7777, f"{mode:#o} is no file mode")
+            mode = door.read(_mode, mode)
             self._refuse_taken(door, target)
         return self._with(files=(*self.spec.files, File(target, read, mode)))
 
@@ -278,10 +317,6 @@ class Container:
         with _Door() as door:
             door.read(
                 _matching(_NAME, "name for a secret; use letters, digits, dots, dashes and underscores"), name
-            )
-            door.refuse(
-                not isinstance(value, str | bytes),
-                f"the value of the secret {name!r} is neither str nor bytes",
             )
             target, read = RootPath(f"/run/secrets/{name}"), door.read(_bytes, value)
             self._refuse_taken(door, target)
@@ -303,16 +338,18 @@ class Container:
 
     def label(self, labels: Mapping[str, str] | None = None, /, **more: str) -> Container:
         """Attach labels, for people and programs; they change nothing inside."""
-        given = {**(labels or {}), **more}
         with _Door() as door:
+            given = (door.read(_mapping, labels) or {}) | more
             read = {door.read(_text, name): door.read(_text, value) for name, value in given.items()}
         return self._with(labels=tuple({**dict(self.spec.labels), **read}.items()))
 
     def capabilities(self, *, add: Iterable[str] = (), drop: Iterable[str] = ()) -> Container:
         """Grant the default set without *drop* and with *add*; ``"ALL"`` in either means every capability."""
         with _Door() as door:
-            added = [door.read(caps.parse_capability, name) for name in add]
-            dropped = [door.read(caps.parse_capability, name) for name in drop]
+            added = [door.read(caps.parse_capability, name) for name in door.read(_capabilities, add) or ()]
+            dropped = [
+                door.read(caps.parse_capability, name) for name in door.read(_capabilities, drop) or ()
+            ]
         return self._with(capabilities=caps.granted(added, dropped))
 
     def seccomp(self, profile: str | os.PathLike[str] | Mapping[str, object]) -> Container:
@@ -337,16 +374,15 @@ class Container:
 
     def rlimit(self, name: str, soft: int, hard: int | None = None) -> Container:
         """Set a limit of setrlimit(2), such as ``"nofile"``; *hard* is *soft* when not given, -1 means unlimited."""
-        top = soft if hard is None else hard
         with _Door() as door:
             door.refuse(name not in _LIMITS, f"{name!r} is no resource limit; there are {', '.join(_LIMITS)}")
-            door.refuse(min(soft, top) < UNLIMITED, f"the limit {name} cannot be negative")
-            door.refuse(
-                top != UNLIMITED and not UNLIMITED < soft <= top,
-                f"the soft limit {name} is above the hard one",
-            )
+            low = door.read(_limit, soft)
+            top = low if hard is None else door.read(_limit, hard)
+        with _Door() as door:
+            above = top != UNLIMITED and not UNLIMITED < low <= top
+            door.refuse(above, f"the soft limit {name} is above the hard one")
         others = tuple(limit for limit in self.spec.rlimits if limit[0] != name)
-        return self._with(rlimits=(*others, (name, soft, top)))
+        return self._with(rlimits=(*others, (name, low, top)))
 
     def _refuse_taken(self, door: _Door, target: RootPath) -> None:
         spec = self.spec

@@ -301,19 +301,20 @@ class Image(StoredImage):
         *,
         also: Iterable[Image] = (),
     ) -> None:
-        """Write it, and the images *also*, with their names into one tar: a file, which is whole or not there, or a stream.
+        """Write it, and the images *also*, into one tar: a file, which is whole or not there, or a stream.
 
+        Each has in it the name by which it was found; one that was not found by a name has all its names.
         *format* ``oci`` is an OCI image layout, ``docker`` what ``docker load`` of every version reads.
         """
         from pycontain.saving import Format, open_target, write_archive  # noqa: PLC0415
 
-        images = [self, *also]
+        images = _names_by_content([self, *also])
         chosen = Format.parse(format)
         path = target if hasattr(target, "write") else os.path.abspath(os.fspath(target))
         with open_target(path) as out, self.store.lease() as lease:  # type: ignore[arg-type]
-            for image in images:
-                lease.protect(*image.found.digests)
-            write_archive(self.store, [(image.found, _given_names(image)) for image in images], out, chosen)
+            for found, _ in images:
+                lease.protect(*found.digests)
+            write_archive(self.store, images, out, chosen)
 
     @classmethod
     def from_rootfs(
@@ -501,6 +502,16 @@ def _image(found: Found, store: _Store, reference: Reference | None) -> Image:
 
 def _given_names(image: Image) -> tuple[Reference, ...]:
     return tuple(name for name in image.names if (name.registry, name.repository) != _UNNAMED)
+
+
+def _names_by_content(images: Iterable[Image]) -> list[tuple[Found, tuple[Reference, ...]]]:
+    """Each image once, with the names that it shall have in an archive."""
+    names: dict[str, tuple[Found, dict[Reference, None]]] = {}
+    for image in images:
+        _, found = names.setdefault(image.digest, (image.found, {}))
+        given = _given_names(image)
+        found.update(dict.fromkeys((image.reference,) if image.reference in given else given))
+    return [(found, tuple(named)) for found, named in names.values()]
 
 
 def _name_of(found: Found) -> Reference:

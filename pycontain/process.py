@@ -108,22 +108,29 @@ class Completed(Generic[Text]):
 def _signal_name(number: int) -> str:
     try:
         return signals.Signals(number).name
-    except ValueError:  # a real-time signal
-        return str(number)
+    except ValueError:
+        return f"SIGRTMIN+{number - signals.SIGRTMIN}"
 
 
-def parse_signal(given: str | int) -> int:
-    """The number of a signal from its number or its name, with or without ``SIG``; ``RTMIN+3`` is one too."""
-    text = str(given).upper().removeprefix("SIG")
+def parse_signal(given: str | int) -> str:
+    """The name of a signal from its number or its name, with or without ``SIG``; ``SIGRTMIN+3`` is one too."""
+    number = 0
+    if isinstance(given, str | int) and not isinstance(given, bool):
+        number = signal_number(str(given))
+    if number not in signals.valid_signals():
+        raise ValueError(f"{given!r} is no signal; signal(7) lists them")
+    return _signal_name(number)
+
+
+def signal_number(name: str) -> int:
+    """The number of a signal's name, 0 when it is none."""
+    text = name.upper().removeprefix("SIG")
     base, sign, offset = text.partition("+" if "+" in text else "-")
     try:
         number = int(base) if base.isdigit() else signals.Signals[f"SIG{base}"].value
-        number += int(sign + offset) if sign else 0
+        return number + (int(sign + offset) if sign else 0)
     except (KeyError, ValueError):
-        number = 0
-    if number not in signals.valid_signals():
-        raise ValueError(f"{given!r} is no signal; signal(7) lists them")
-    return number
+        return 0
 
 
 def wait_status(status: int) -> tuple[int | None, int | None]:
@@ -143,6 +150,10 @@ def _input_bytes(given: object) -> bytes | None:
         return given.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         raise ValueError("input holds half a surrogate pair; give it as bytes") from None
+
+
+def _is_number(given: object) -> bool:
+    return isinstance(given, int | float) and not isinstance(given, bool)
 
 
 @attrs.frozen
@@ -171,7 +182,7 @@ class Run:
             fed = _input_bytes(input_)
         except (TypeError, ValueError) as error:
             problems.append(str(error))
-        if timeout is not None and not timeout >= 0:
+        if timeout is not None and not (_is_number(timeout) and timeout >= 0):
             problems.append(f"timeout={timeout!r} is no number of seconds")
         try:
             limit = parse_size(max_output)
@@ -393,7 +404,7 @@ class Running:
         """Send *signal* to the payload, SIGKILL to the whole container. Without effect when it has exited."""
         self._require_owner()
         try:
-            number = parse_signal(signal)
+            number = signal_number(parse_signal(signal))
         except ValueError as error:
             raise InvalidSpec(str(error)) from None
         watcher().command(self._watched, "signal", number)

@@ -7,6 +7,7 @@ nothing where neither is.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
@@ -137,15 +138,19 @@ class _Picture:
 
 
 class Bars(_Picture):
-    """A line for each layer, drawn over the last picture."""
+    """A line for each layer, the latest of them where there are more than *rows*, drawn over the last picture."""
 
-    _lines = 0
+    def __init__(self, stream: TextIO, rows: int | None = None) -> None:
+        super().__init__(stream)
+        self._rows = rows or max(1, shutil.get_terminal_size().lines - 2)
+        self._drawn_lines = 0
 
     def _draw(self, layers: list[Progress]) -> None:
         # ECMA-48: cursor up, and erase to the end of the line.
-        up = f"\x1b[{self._lines}A" if self._lines else ""
-        self._stream.write(up + "".join(f"\r{line_of(layer)}\x1b[K\n" for layer in layers))
-        self._lines = len(layers)
+        up = f"\x1b[{self._drawn_lines}A" if self._drawn_lines else ""
+        shown = layers[-self._rows :]
+        self._stream.write(up + "".join(f"\r{line_of(layer)}\x1b[K\n" for layer in shown))
+        self._drawn_lines = len(shown)
 
 
 class SingleLine(_Picture):

@@ -44,6 +44,7 @@ def _leave_the_host(control: socket.socket, *, rootless: bool) -> None:
         os.setsid()  # the owner's terminal signals are not ours
         _, (owner,), _ = descriptors.receive(control, 64, 1)
         os.dup2(owner, OWNER)
+        os.set_inheritable(OWNER, True)  # dup2(2) of a descriptor to itself changes nothing
         if rootless:
             _enter_user_namespace(control)
         syscalls.unshare(syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS)

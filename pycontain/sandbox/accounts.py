@@ -38,7 +38,7 @@ def _number(text: str) -> int | None:
 
 def _entry(name: str, passwd: str) -> tuple[str, int, int, str] | None:
     wanted = _number(name)
-    for line in passwd.splitlines():
+    for line in passwd.split("\n"):
         fields = line.split(":")
         if len(fields) < 6:
             continue
@@ -52,7 +52,7 @@ def _entry(name: str, passwd: str) -> tuple[str, int, int, str] | None:
 
 def _group_id(name: str, group: str) -> int:
     number = _number(name)
-    for line in group.splitlines():
+    for line in group.split("\n"):
         fields = line.split(":")
         if len(fields) >= 3 and fields[0] == name and (gid := _number(fields[2])) is not None:
             return gid
@@ -63,7 +63,7 @@ def _group_id(name: str, group: str) -> int:
 
 def _memberships(name: str, group: str) -> tuple[int, ...]:
     found = []
-    for line in group.splitlines():
+    for line in group.split("\n"):
         fields = line.split(":")
         if len(fields) >= 4 and name in fields[3].split(",") and (gid := _number(fields[2])) is not None:
             found.append(gid)

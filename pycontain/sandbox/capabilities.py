@@ -26,7 +26,7 @@ DEFAULT = frozenset({
 
 def parse_capability(text: str) -> str:
     """Read ``NET_RAW``, ``net_raw`` or ``CAP_NET_RAW`` as the name without its prefix."""
-    name = text.upper().removeprefix("CAP_")
+    name = text.upper().removeprefix("CAP_") if isinstance(text, str) else ""
     if name != "ALL" and name not in NAMES:
         raise ValueError(f"{text!r} is no capability; capabilities(7) lists them")
     return name

@@ -33,6 +33,11 @@ def _places(plan: Plan, kind: type[Step] | tuple[type[Step], ...]) -> list[int]:
     return [place for place, step in enumerate(plan.steps) if isinstance(step, kind)]
 
 
+def _first(plan: Plan, kind: type[Step] | tuple[type[Step], ...]) -> int:
+    """The place of the first such step, or the end of a plan that has none."""
+    return next(iter(_places(plan, kind)), len(plan.steps))
+
+
 def exactly_one_pivot(plan: Plan) -> Iterator[str]:
     """pivot_root(2) happens once."""
     if len(_places(plan, steps.PivotRoot)) != 1:
@@ -41,21 +46,17 @@ def exactly_one_pivot(plan: Plan) -> Iterator[str]:
 
 def no_mount_after_the_pivot(plan: Plan) -> Iterator[str]:
     """What is mounted is mounted while we hold the root by a descriptor."""
-    pivot = _places(plan, steps.PivotRoot)[0]
+    pivot = _first(plan, steps.PivotRoot)
     yield from (f"step {place} mounts after the pivot" for place in _places(plan, _MOUNTING) if place > pivot)
 
 
 def nothing_covers_a_mask(plan: Plan) -> Iterator[str]:
     """What is mounted after a mask lies neither at its path nor above it; what moves takes its masks along."""
+    covering = (steps.MountFilesystem, steps.BindMount, steps.BindDevice, steps.InstallFile)
     for place in _places(plan, (steps.MaskPath, steps.ReadOnlyPath)):
         masked = _target(plan.steps[place])
-        for later, step in enumerate(plan.steps[place + 1 :], place + 1):
-            target = (
-                None
-                if isinstance(step, steps.MoveMount | steps.MaskPath | steps.ReadOnlyPath)
-                else _target(step)
-            )
-            if target is not None and f"{masked}/".startswith(f"{target.rstrip('/')}/"):
+        for later in _places(plan, covering):
+            if later > place and f"{masked}/".startswith(f"{_target(plan.steps[later]).rstrip('/')}/"):
                 yield f"step {later} covers the mask of {masked}"
 
 
@@ -65,7 +66,7 @@ def _target(step: Step) -> str:
 
 def the_stage_is_left_with_the_root(plan: Plan) -> Iterator[str]:
     """Steps below STAGE come before the overlay, and all that is mounted at its top moves to the root."""
-    overlay = _places(plan, steps.MountOverlay)[0]
+    overlay = _first(plan, steps.MountOverlay)
     moved = {str(step.path) for step in plan.steps if isinstance(step, steps.MoveMount)}
     for place, step in enumerate(plan.steps):
         path = getattr(step, "target", None) or getattr(step, "path", None)
@@ -88,7 +89,7 @@ def one_clone_and_first(plan: Plan) -> Iterator[str]:
 
 def the_root_is_mounted_before_anything_in_it(plan: Plan) -> Iterator[str]:
     """Only what is on the stage comes before the overlay."""
-    overlay = _places(plan, steps.MountOverlay)[0]
+    overlay = _first(plan, steps.MountOverlay)
     for place in _places(plan, _MOUNTING):
         path = getattr(plan.steps[place], "target", None) or getattr(plan.steps[place], "path", None)
         if (
@@ -101,10 +102,9 @@ def the_root_is_mounted_before_anything_in_it(plan: Plan) -> Iterator[str]:
 
 def no_new_privs_before_seccomp(plan: Plan) -> Iterator[str]:
     """seccomp(2) asks for it, and it holds for everything that the payload executes."""
-    promises, filters = _places(plan, steps.SetNoNewPrivs), _places(plan, steps.SetSeccomp)
-    if len(promises) != 1:
+    if len(_places(plan, steps.SetNoNewPrivs)) != 1:
         yield "no_new_privs is not set exactly once"
-    if filters and filters[0] < promises[0]:
+    if _places(plan, steps.SetSeccomp) and _first(plan, steps.SetSeccomp) < _first(plan, steps.SetNoNewPrivs):
         yield "seccomp comes before no_new_privs"
 
 
@@ -123,7 +123,7 @@ def execute_is_last(plan: Plan) -> Iterator[str]:
 
 def identity_is_taken_inside(plan: Plan) -> Iterator[str]:
     """Users and directories are those of the container, so they come after the pivot."""
-    pivot = _places(plan, steps.PivotRoot)[0]
+    pivot = _first(plan, steps.PivotRoot)
     inside = _places(plan, (steps.ResolveUser, steps.ChangeDirectory, steps.SetIdentity))
     yield from (f"step {place} looks at the host's files" for place in inside if place < pivot)
 
@@ -140,7 +140,7 @@ def capabilities_fall_in_order(plan: Plan) -> Iterator[str]:
 
 def the_death_signal_survives_the_change_of_identity(plan: Plan) -> Iterator[str]:
     """prctl(2): it is cleared when credentials change, so it is set again after."""
-    last = max(_places(plan, (steps.SetIdentity, steps.SetCapabilities)))
+    last = max(_places(plan, (steps.SetIdentity, steps.SetCapabilities)), default=len(plan.steps))
     if not any(place > last for place in _places(plan, steps.SetParentDeathSignal)):
         yield "no parent-death signal after the last change of credentials"
 
@@ -149,6 +149,23 @@ def the_working_directory_is_inside(plan: Plan) -> Iterator[str]:
     """CVE-2024-21626: the payload's directory is chosen after the host's tree is gone."""
     if not _places(plan, steps.ChangeDirectory):
         yield "nothing changes into a directory of the container"
+
+
+# What must be done before what, and is told by no other law.
+_ORDER = (
+    (steps.MountStage, steps.MountFilesystem),
+    (steps.MountFiles, steps.InstallFile),
+    (steps.SetHostname, steps.InstallFile),
+    (steps.ResolveUser, steps.SetIdentity),
+    (steps.SetResourceLimit, steps.SetIdentity),
+)
+
+
+def preparations_come_first(plan: Plan) -> Iterator[str]:
+    """A doer finds what an earlier step has opened, looked up or may still do."""
+    for early, late in _ORDER:
+        if max(_places(plan, early), default=-1) > _first(plan, late):
+            yield f"{late.__name__} comes before {early.__name__}"
 
 
 ALL: tuple[Callable[[Plan], Iterator[str]], ...] = (
@@ -161,6 +178,7 @@ ALL: tuple[Callable[[Plan], Iterator[str]], ...] = (
     no_new_privs_before_seccomp,
     seccomp_is_last_before_execute,
     execute_is_last,
+    preparations_come_first,
     identity_is_taken_inside,
     capabilities_fall_in_order,
     the_death_signal_survives_the_change_of_identity,

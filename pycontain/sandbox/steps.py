@@ -63,15 +63,23 @@ def _flags(value: enum.IntFlag) -> str:
     return "|".join(str(flag.name) for flag in value) or "0"
 
 
+def _escaped(text: str) -> str:
+    """One line, whatever the text: as strace(1), control characters are written in escapes."""
+    return "".join(
+        mark if mark.isprintable() else mark.encode("unicode_escape").decode()
+        for mark in text.replace("\\", r"\\")
+    )
+
+
 def _quote(text: str | None) -> str:
     if text is None:
         return "NULL"
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    return '"' + _escaped(text).replace('"', '\\"') + '"'
 
 
 def _root(path: RootPath) -> str:
     tree = "STAGE" if isinstance(path, StagePath) else "ROOT"
-    return f"{tree}{path}" if path != "/" else tree
+    return f"{tree}{_escaped(path)}" if path != "/" else tree
 
 
 def _strings(values: tuple[str, ...]) -> str:

@@ -118,7 +118,7 @@ def test_a_step_is_explained_or_not_but_never_fails_to_be(spec, host):
     for step in (*compile_plan(spec, host).steps, *compile_exec(spec, host).steps):
         assert str(step)
         for number in (1, 2, 3, 11, 12, 13, 16, 17, 20, 22, 28, 30, 40):
-            known = step.explain(number)
+            known = step.explain(number, "")
             assert known is None or all(known)
 
 
