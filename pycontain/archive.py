@@ -14,7 +14,7 @@ import os
 import posixpath
 import tarfile
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, Self, cast
 
 import attrs
@@ -193,13 +193,11 @@ class Archived:
     @property
     def references(self) -> tuple[Reference, ...]:
         """The names that are references. A tag alone names no repository, so it is none."""
-        found = []
+        found = {}  # two annotations may say the same
         for name in self.names:
             if ":" in name or "/" in name:
-                try:
-                    found.append(Reference.parse(name))
-                except InvalidReference:
-                    continue
+                with suppress(InvalidReference):
+                    found[Reference.parse(name)] = None
         return tuple(found)
 
     def is_called(self, name: str) -> bool:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pycontain.transfer import Found, Unpacking
 
 _locks: dict[Any, threading.Lock] = {}
+os.register_at_fork(after_in_child=_locks.clear)  # another thread of the parent may have held one
 
 
 @attrs.frozen
@@ -149,14 +150,23 @@ def _rootfs(path: str, engine: Engine) -> RunnableImage:
     with archive:
         tree = engine.new_tree()
         try:
-            if not unpack(engine, archive.fileno(), tree).entries:
-                raise InvalidImage(
-                    f"{absolute} is empty", hint="name a tar of a root file system, or a directory"
-                )
-        except BaseException:
+            entries = unpack(engine, archive.fileno(), tree).entries
+        except BaseException as error:
             os.rmdir(tree)
+            if isinstance(error, InvalidImage):
+                raise _no_tree(absolute, str(error)) from error
             raise
+        if not entries:
+            os.rmdir(tree)
+            raise _no_tree(absolute, "it is empty")
     return RunnableImage(RootfsTree((HostPath.parse(tree),)))
+
+
+def _no_tree(path: str, problem: str) -> InvalidImage:
+    return InvalidImage(
+        f"{path} holds no root file system: {problem}",
+        hint="name a directory, or a tar, tar.gz or tar.zst of one",
+    )
 
 
 # --- images of the store --------------------------------------------------------------------------------

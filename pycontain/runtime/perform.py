@@ -350,6 +350,8 @@ def _content(child: Child, content: str, place: int) -> bytes:
                 "::1\tlocalhost ip6-localhost ip6-loopback\n"
                 f"127.0.1.1\t{child.hostname}\n"
             ).encode()
+        case "resolver":
+            return b"# This container has no network, so there is no name server to ask.\n"
         case _:
             return child.contents[place]
 

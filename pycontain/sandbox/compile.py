@@ -218,6 +218,11 @@ def mounts(spec: SandboxSpec) -> Iterator[Step]:
 _OWN_FILES = (
     (RootPath("/etc/hostname"), Content.HOSTNAME, "as Docker does"),
     (RootPath("/etc/hosts"), Content.HOSTS, "localhost and the own name resolve"),
+    (
+        RootPath("/etc/resolv.conf"),
+        Content.RESOLVER,
+        "resolv.conf(5): without a network no name server answers",
+    ),
 )
 
 

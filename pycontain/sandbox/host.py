@@ -54,11 +54,6 @@ class HostFacts:
         """Whether only one id is mapped: there are no subordinate ids, or no newuidmap."""
         return self.rootless and len(self.uid_map) == 1 and self.uid_map[0].count == 1
 
-    @property
-    def has_mount_setattr(self) -> bool:
-        """mount_setattr(2) came with Linux 5.12."""
-        return self.kernel >= (5, 12)
-
     def __str__(self) -> str:
         release = ".".join(map(str, self.kernel))
         who = "root" if not self.rootless else f"rootless uid {self.euid}"

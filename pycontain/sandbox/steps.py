@@ -143,9 +143,14 @@ class Fork(Step):
         return "setns(PIDFD, CLONE_NEWPID); clone3({flags=CLONE_PIDFD, exit_signal=SIGCHLD}); setns(OWN, CLONE_NEWPID)"
 
     def explain(self, number: int, path: str) -> tuple[str, str] | None:
-        """The container may end at any moment."""
+        """The container may end at any moment; a root without all its capabilities may lack the one for this."""
         if number == errno.ESRCH:
             return "the container has exited", "start it again"
+        if number == errno.EPERM:
+            return (
+                "this process may not enter its containers",
+                "give it CAP_SYS_PTRACE and CAP_SYS_ADMIN, or run it as an ordinary user",
+            )
         return None
 
 
@@ -398,6 +403,7 @@ class Content(enum.Enum):
     GIVEN = "given"
     HOSTNAME = "hostname"
     HOSTS = "hosts"
+    RESOLVER = "resolver"
 
 
 @attrs.frozen
@@ -498,6 +504,15 @@ class BringLoopbackUp(Step):
 
     def __str__(self) -> str:
         return 'ioctl(SIOCSIFFLAGS, {ifr_name="lo", ifr_flags=IFF_UP})'
+
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
+        """A root without all its capabilities may lack the one for this."""
+        if number == errno.EPERM:
+            return (
+                "this process may not set up a network namespace",
+                "give it CAP_NET_ADMIN, or run it as an ordinary user",
+            )
+        return None
 
 
 @attrs.frozen

@@ -233,6 +233,10 @@ def inserted(step, place):
 
 
 BROKEN = {
+    "a user is taken before he is looked up": (
+        laws.preparations_come_first,
+        moved(steps.SetIdentity, of_kind(steps.ResolveUser)),
+    ),
     "no pivot": (laws.exactly_one_pivot, without(steps.PivotRoot)),
     "two pivots": (laws.exactly_one_pivot, repeated(steps.PivotRoot)),
     "a mount after the pivot": (
