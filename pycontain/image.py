@@ -63,10 +63,6 @@ class Image(StoredImage):
     """An image in a store, for one platform. A value: equal to every other of the same digest in the same store.
 
     ``reference`` is the name by which it was found, if it was. What a name means may change; an ``Image`` does not.
-
-    >>> from pycontain.image import Image
-    >>> Image.host().layers
-    ()
     """
 
     config: ImageConfig

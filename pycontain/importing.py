@@ -22,7 +22,7 @@ from pycontain.oci.digest import Digest
 from pycontain.oci.manifest import Manifest
 from pycontain.oci.media_types import CONFIG, LAYER, LAYER_GZIP, LAYER_ZSTD, MANIFEST
 from pycontain.store.blobs import Incoming
-from pycontain.transfer import Found
+from pycontain.transfer import Found, store_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -47,8 +47,8 @@ def store_rootfs(
     descriptor = Descriptor.of(manifest.encode(), MANIFEST)
     found = Found(descriptor, manifest, config, layers_of(manifest, config))
     lease.protect(*found.digests)
-    store.blobs.put(config.encode(), manifest.config)
-    store.blobs.put(manifest.encode(), descriptor)
+    store_document(store, manifest.config, config.encode())
+    store_document(store, descriptor, manifest.encode())
     return found
 
 

@@ -120,7 +120,7 @@ def read_documents(store: Store, lease: Lease, origin: Origin, top: Descriptor, 
             except StoreCorrupt:  # here is the chance to mend it
                 store.blobs.remove(descriptor.digest)
         content = origin.read(descriptor)
-        store.blobs.put(content, descriptor)
+        store_document(store, descriptor, content)
         return content
 
     descriptor, manifest = resolve(top, wanted, read)
@@ -133,6 +133,15 @@ def read_documents(store: Store, lease: Lease, origin: Origin, top: Descriptor, 
     found = Found(descriptor, manifest, config, layers_of(manifest, config), index)
     lease.protect(*found.digests)
     return found
+
+
+def store_document(store: Store, descriptor: Descriptor, content: bytes) -> None:
+    """Store a document, verified; another process may be doing the same."""
+    with store.blobs.partial(descriptor) as incoming:
+        if not incoming.complete:
+            incoming.restart()  # a document is not worth going on with
+            incoming.write(content)
+            incoming.commit()
 
 
 def find_stored(store: Store, lease: Lease, reference: Reference, wanted: Platform) -> Found | None:

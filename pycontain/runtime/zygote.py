@@ -75,6 +75,12 @@ def say(channel: socket.socket | None, *message: Any, fds: tuple[int, ...] = ())
             raise
 
 
+def _has_exited(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def _fork(flags: int) -> tuple[int, int]:
     return syscalls.clone3(flags, exit_signal=signal.SIGCHLD)
 
@@ -300,6 +306,8 @@ class Zygote:
             if pid == 0:
                 child.live(self._new_child(), task, [*fds, container.pidfd])
         except OSError as error:
+            if container is not None and _has_exited(container.pidfd):
+                error.errno = errno.ESRCH  # setns(2) says EPERM of a process that is only waiting to be reaped
             self._refuse(channel, fds, "", error)
             return
         for fd in fds[1:]:

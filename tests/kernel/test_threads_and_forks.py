@@ -233,6 +233,7 @@ def test_inside_a_running_event_loop(tmp_path):
         import asyncio
         from pycontain import Container
         async def main():
+            asyncio.get_running_loop().slow_callback_duration = 60  # a slow machine is not what is asked here
             direct = Container("host:").run("echo", "a").stdout
             threads = await asyncio.gather(*(
                 asyncio.to_thread(Container("host:").run, "echo", str(n)) for n in range(4)
