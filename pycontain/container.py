@@ -344,13 +344,13 @@ class Container:
         return self._with(labels=tuple({**dict(self.spec.labels), **read}.items()))
 
     def capabilities(self, *, add: Iterable[str] = (), drop: Iterable[str] = ()) -> Container:
-        """Grant the default set without *drop* and with *add*; ``"ALL"`` in either means every capability."""
+        """Take *drop* from the set so far (at first the default), then add *add*; ``"ALL"`` in either means all."""
         with _Door() as door:
             added = [door.read(caps.parse_capability, name) for name in door.read(_capabilities, add) or ()]
             dropped = [
                 door.read(caps.parse_capability, name) for name in door.read(_capabilities, drop) or ()
             ]
-        return self._with(capabilities=caps.granted(added, dropped))
+        return self._with(capabilities=caps.granted(self.spec.capabilities, added, dropped))
 
     def seccomp(self, profile: str | os.PathLike[str] | Mapping[str, object]) -> Container:
         """Filter system calls: ``"default"`` is Docker's profile for the capabilities granted, ``"unconfined"`` no filter.

@@ -22,6 +22,7 @@ from pycontain.oci.source import HostImage, RegistrySource, Rootfs, Source, pars
 from pycontain.progress import Callback, reporter_of
 from pycontain.runnable import StoredSource, import_image, platform_of
 from pycontain.runnable import runnable as runnable  # noqa: PLC0414 - container.py knows it by this place
+from pycontain.runtime.probe import is_privileged
 from pycontain.store.store import Store as _Store
 from pycontain.store.store import StoredImage
 from pycontain.store.trees import remove_tree
@@ -459,7 +460,7 @@ class _Remover:
     _unpacker: Unpacker | None = None
 
     def remove_tree(self, path: str) -> None:
-        if os.geteuid() == 0:
+        if is_privileged():
             remove_tree(path)
             return
         if self._unpacker is None:

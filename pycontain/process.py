@@ -473,6 +473,8 @@ class Running:
         run = Run.parse(input_=input, timeout=timeout, text=text, max_output=max_output)
         if not argv:
             raise InvalidSpec("there is no command to execute", hint="give one: .exec('ls', '-l')")
+        if self._watched.done.is_set():
+            raise SandboxError(f"the container {self.name} has exited", hint="start it again")
         engine = self._prepared.engine
         prepared = self._container.prepare_exec(engine, argv, env=env, user=user, workdir=workdir)
         exchange = Exchange(input_=run.input, limit=run.max_output)

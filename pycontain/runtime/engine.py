@@ -79,7 +79,8 @@ class Engine:
             launcher = _spawn(theirs, errors, rootless=rootless)
             theirs.close()
             with _Fd(os.pidfd_open(os.getpid())) as owner:
-                socket.send_fds(ours, [b"owner"], [owner])
+                with contextlib.suppress(BrokenPipeError):  # it has ended already; what it said is read below
+                    socket.send_fds(ours, [b"owner"], [owner])
             engine = cls(ours, *_introduce(ours, launcher, errors, rootless=rootless), errors)
         except BaseException:
             ours.close()
@@ -128,8 +129,8 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        """Whether requests may be sent."""
-        return not self._closed and not _ended(self.pidfd, 0)
+        """Whether requests may be sent: a zygote that dies lets go of its socket before the kernel has ended it."""
+        return not (self._closed or _ended(self.pidfd, 0) or _ended(self.control.fileno(), 0, select.POLLHUP))
 
     def close(self) -> None:
         """End every container and the zygote, and wait until all that they held is removed."""
@@ -304,10 +305,10 @@ def _wait(pid: int) -> int:
         return 0
 
 
-def _ended(pidfd: int, timeout: int | None) -> bool:
-    """Whether the process of *pidfd* ends within *timeout* milliseconds, pidfd_open(2)."""
+def _ended(fd: int, timeout: int | None, event: int = select.POLLIN) -> bool:
+    """Whether the process of a pidfd ends within *timeout* milliseconds, pidfd_open(2), or a socket's other end."""
     poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
+    poll.register(fd, event)
     return bool(poll.poll(timeout))
 
 

@@ -24,7 +24,7 @@ import attrs
 
 from pycontain import errors
 from pycontain.errors import PycontainError, SandboxError
-from pycontain.kernel import privileges, syscalls
+from pycontain.kernel import descriptors, privileges, syscalls
 from pycontain.layers.apply import Applied, Devices, Ownership, apply
 from pycontain.layers.entries import DEFAULT_LIMITS, OVERLAY_XATTRS, Limits, Whiteouts
 from pycontain.runtime import perform, sweep
@@ -197,7 +197,7 @@ def live(fds: list[int], last_capability: int) -> None:
 
         with socket.socket(fileno=_REQUESTS) as line:
             while True:
-                packet, given, _, _ = socket.recv_fds(line, _REQUEST_LIMIT, 2, socket.MSG_CMSG_CLOEXEC)
+                packet, given, _ = descriptors.receive(line, _REQUEST_LIMIT, 2)
                 if not packet:
                     break
                 if os.fork() == 0:

@@ -41,6 +41,7 @@ from pycontain.runtime import child, perform, supervise, sweep
 _REQUEST_LIMIT = 1 << 18
 _CLONE_INDEX = 0
 _SPARE = "spare"
+_LAST_BREATH = 50  # milliseconds that an exiting process may need until it can be reaped
 _SPARE_SECONDS = 5.0  # an exec soon after another finds a spare; later the memory is worth more
 _LARGE = marshal.dumps(("large",))
 
@@ -78,7 +79,7 @@ def say(channel: socket.socket | None, *message: Any, fds: tuple[int, ...] = ())
 def _has_exited(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(_LAST_BREATH))
 
 
 def _fork(flags: int) -> tuple[int, int]:
@@ -307,7 +308,9 @@ class Zygote:
                 child.live(self._new_child(), task, [*fds, container.pidfd])
         except OSError as error:
             if container is not None and _has_exited(container.pidfd):
-                error.errno = errno.ESRCH  # setns(2) says EPERM of a process that is only waiting to be reaped
+                error.errno = (
+                    errno.ESRCH
+                )  # setns(2) says EPERM of a process that is only waiting to be reaped
             self._refuse(channel, fds, "", error)
             return
         for fd in fds[1:]:

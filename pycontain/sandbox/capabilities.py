@@ -32,12 +32,12 @@ def parse_capability(text: str) -> str:
     return name
 
 
-def granted(add: Iterable[str], drop: Iterable[str]) -> frozenset[str]:
-    """The set that is left of :data:`DEFAULT` after *drop* and then *add*; ``ALL`` in either means all."""
+def granted(before: frozenset[str], add: Iterable[str], drop: Iterable[str]) -> frozenset[str]:
+    """What is left of the set *before* after *drop* and then *add*; ``ALL`` in either means all."""
     added, dropped = frozenset(add), frozenset(drop)
     if "ALL" in added:
         return frozenset(NAMES) - dropped
-    kept = frozenset() if "ALL" in dropped else DEFAULT - dropped
+    kept = frozenset() if "ALL" in dropped else before - dropped
     return kept | (added - {"ALL"})
 
 

@@ -14,7 +14,8 @@ import tempfile
 
 import attrs
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from seccomp_machine import MACHINES, Machine, bits_of, horizon_of, names_by_number
 
 from pycontain.kernel.syscall_tables import I386_IPC, I386_SOCKETCALL, Abi, numbers_of

@@ -1,6 +1,6 @@
 """The kernel ring: each test runs as root, as a user with subordinate ids, and as one without."""
 
-import getpass
+import pwd
 import os
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ from pycontain.runtime.probe import is_privileged
 
 def _granted(path):
     """Whether subuid(5) names this user, by name or number."""
-    names = {getpass.getuser(), str(os.getuid())}
+    names = {pwd.getpwuid(os.getuid()).pw_name, str(os.getuid())}
     file = Path(path)
     return file.exists() and any(line.split(":")[0] in names for line in file.read_text().splitlines())
 

@@ -265,7 +265,7 @@ def test_a_container_that_had_an_exec_ends_as_fast_as_one_that_had_none(running)
 
 def test_a_payload_that_ends_after_an_exec_is_noticed():
     with HOST.start("sh", "-c", "while [ ! -e /go ]; do sleep 0.01; done; exit 3") as running:
-        assert running.exec("touch", "/go").ok
+        running.exec("touch", "/go")  # it may be killed at its own end: the payload's comes soon
         assert running.wait(2).exit_code == 3
         assert comes_true(lambda: running.status == "exited", patience=2)
 

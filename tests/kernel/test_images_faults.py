@@ -287,3 +287,21 @@ def test_killed_in_the_middle_another_process_goes_on(store, proxy, made, refere
     assert_runs(reference)
     (again,) = (asked for asked in proxy.asked[before:] if str(layers_of(made)[1].digest) in asked.path)
     assert again.headers["Range"] == "bytes=2000000-"
+
+
+def test_interrupted_it_ends_at_once(store, proxy, made, reference):
+    """Also while a registry is silent, which may take a minute to be noticed."""
+    proxy.fail(blob_of(made, 1), stall(after=2_000_000))
+    path = os.path.dirname(os.path.dirname(pycontain.__file__))
+    environment = {**os.environ, "PYTHONPATH": path}
+    command = [sys.executable, "-c", PULLER, reference]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not process.stdout.readline().startswith(f"{Phase.DOWNLOAD} 2000000"):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == -signal.SIGINT
+        assert "KeyboardInterrupt" in process.stderr.read()
+    assert visible(store)[0] == []
+    assert_runs(reference)

@@ -44,17 +44,17 @@ def test_what_is_no_capability(text):
 
 @given(sets, sets)
 def test_dropped_goes_and_added_stays(add, drop):
-    assert granted(add, drop) == (DEFAULT - drop) | add
+    assert granted(DEFAULT, add, drop) == (DEFAULT - drop) | add
 
 
 @given(sets)
 def test_drop_all_leaves_what_is_added(add):
-    assert granted(add, {"ALL"}) == add
+    assert granted(DEFAULT, add, {"ALL"}) == add
 
 
 @given(sets)
 def test_add_all_leaves_out_what_is_dropped(drop):
-    assert granted({"ALL"}, drop) == frozenset(NAMES) - drop
+    assert granted(DEFAULT, {"ALL"}, drop) == frozenset(NAMES) - drop
 
 
 @given(sets)
@@ -62,3 +62,8 @@ def test_a_mask_has_one_bit_for_each(names):
     mask = bits(names)
     assert mask.bit_count() == len(names)
     assert all(mask >> NAMES.index(name) & 1 for name in names)
+
+
+def test_a_second_change_builds_on_the_first():
+    """``.capabilities(drop=["ALL"]).capabilities(add=["KILL"])`` is one capability, not the default and one."""
+    assert granted(granted(DEFAULT, (), {"ALL"}), {"KILL"}, ()) == {"KILL"}

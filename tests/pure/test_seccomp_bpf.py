@@ -1,7 +1,8 @@
 """The BPF assembler: what is written with labels runs as written, however far the jumps go."""
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from seccomp_machine import Machine
 
 from pycontain.kernel import bpf

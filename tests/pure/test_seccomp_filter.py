@@ -4,7 +4,8 @@ import itertools
 from errno import ENOSYS, EPERM
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from seccomp_machine import MACHINES, Machine, horizon_of, meaning, names_by_number
 
 from pycontain.errors import InvalidSpec
