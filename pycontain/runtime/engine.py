@@ -78,9 +78,9 @@ class Engine:
             ours.settimeout(_START_TIMEOUT)
             launcher = _spawn(theirs, errors, rootless=rootless)
             theirs.close()
-            with _Fd(os.pidfd_open(os.getpid())) as owner:
-                with contextlib.suppress(BrokenPipeError):  # it has ended already; what it said is read below
-                    socket.send_fds(ours, [b"owner"], [owner])
+            # It may have ended already; what it said is read below.
+            with _Fd(os.pidfd_open(os.getpid())) as owner, contextlib.suppress(BrokenPipeError):
+                socket.send_fds(ours, [b"owner"], [owner])
             engine = cls(ours, *_introduce(ours, launcher, errors, rootless=rootless), errors)
         except BaseException:
             ours.close()

@@ -1,7 +1,7 @@
 """The kernel ring: each test runs as root, as a user with subordinate ids, and as one without."""
 
-import pwd
 import os
+import pwd
 import shutil
 from pathlib import Path
 
