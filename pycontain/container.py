@@ -17,6 +17,17 @@ from pycontain.oci.source import Source, parse_source
 from pycontain.runtime import engine as engines
 from pycontain.sandbox import capabilities as caps
 from pycontain.sandbox.compile import compile_exec, compile_plan
+from pycontain.sandbox.limits import (
+    CONTROLLERS,
+    NO_CGROUP,
+    NO_LIMITS,
+    Cgroup,
+    Limits,
+    cgroup_of,
+    parse_limits,
+    set_limits,
+    writes,
+)
 from pycontain.sandbox.paths import HostPath, RootPath
 from pycontain.sandbox.size import parse_size
 from pycontain.sandbox.spec import MASKED_PATHS, File, Mount, SandboxSpec, Secret, Tmpfs
@@ -206,6 +217,8 @@ class ContainerSpec:
     capabilities: frozenset[str] = caps.DEFAULT
     seccomp: Profile | str = "default"
     rlimits: tuple[tuple[str, int, int], ...] = ()
+    limits: Limits = NO_LIMITS
+    limits_required: bool = True
 
 
 def _described(given: str | ContainerSpec) -> ContainerSpec:
@@ -384,6 +397,41 @@ class Container:
         others = tuple(limit for limit in self.spec.rlimits if limit[0] != name)
         return self._with(rlimits=(*others, (name, low, top)))
 
+    def limits(
+        self,
+        *,
+        memory: str | int | None = None,
+        memory_high: str | int | None = None,
+        swap: str | int | None = None,
+        cpus: float | None = None,
+        cpu_weight: int | None = None,
+        cpuset: str | None = None,
+        pids: int | None = None,
+        files: int | None = None,
+        required: bool = True,
+    ) -> Container:
+        """Limit what the container uses as a whole; what is None stays as it was.
+
+        *memory* is the most, and *swap* what may be swapped out beside it; from *memory_high* on it is slowed down.
+        *cpus* is a number of processors such as 0.5, *cpu_weight* the share when they are scarce (100 is everybody's),
+        *cpuset* which of them, as ``"0-3"``. *pids* counts processes and threads, and the init of ours is one of them.
+        *files* is the most open files of one process. The host must be able to keep all of it, else the start raises
+        :class:`HostUnsupported`; unless *required*, what it cannot keep is left out, and ``plan()`` says so.
+        """
+        given = {
+            "memory": memory,
+            "memory_high": memory_high,
+            "swap": swap,
+            "cpus": cpus,
+            "cpu_weight": cpu_weight,
+            "cpuset": cpuset,
+            "pids": pids,
+        }
+        before = {name: getattr(self.spec.limits, name) for name in set_limits(self.spec.limits)}
+        given = before | {name: value for name, value in given.items() if value is not None}
+        limited = self._with(limits=parse_limits(**given), limits_required=required)  # type: ignore[arg-type]
+        return limited if files is None else limited.rlimit("nofile", files)
+
     def _refuse_taken(self, door: _Door, target: RootPath) -> None:
         spec = self.spec
         taken = {
@@ -472,7 +520,8 @@ class Container:
         compiled: process.Compiled | None = engine.plans.get(key)
         if compiled is None:
             image = images.runnable(self.spec.image, engine)
-            sandbox = attrs.evolve(sandbox_spec(changed.spec, image, engine.facts), init=True)
+            sandbox = sandbox_spec(changed.spec, image, engine.facts, control_group(changed.spec, engine))
+            sandbox = attrs.evolve(sandbox, init=True)
             compiled = process.Compiled.of(sandbox, compile_exec(sandbox, engine.facts), image)
             engine.remember(key, compiled)
         return compiled.prepare(engine, argv)
@@ -482,7 +531,7 @@ class Container:
         compiled: process.Compiled | None = engine.plans.get(self.spec)
         if compiled is None:
             image = images.runnable(self.spec.image, engine)
-            sandbox = sandbox_spec(self.spec, image, engine.facts)
+            sandbox = sandbox_spec(self.spec, image, engine.facts, control_group(self.spec, engine))
             compiled = process.Compiled.of(sandbox, compile_plan(sandbox, engine.facts), image)
             engine.remember(self.spec, compiled)
         return compiled.prepare(engine, command_line(self.spec, compiled.image, argv))
@@ -515,7 +564,24 @@ def seccomp_program(spec: ContainerSpec, host: HostFacts) -> bytes | None:
     )
 
 
-def sandbox_spec(spec: ContainerSpec, image: RunnableImage, host: HostFacts) -> SandboxSpec:
+def control_group(spec: ContainerSpec, engine: Engine) -> Cgroup:
+    """The group that keeps the limits of *spec* on this host, or :class:`HostUnsupported` when it cannot."""
+    if spec.limits == NO_LIMITS:
+        return NO_CGROUP
+    access = engine.access()
+    versions = access.versions()
+    group = cgroup_of(spec.limits, versions)
+    if group.left_out and spec.limits_required:
+        missing = {CONTROLLERS[name] for name in group.left_out} - versions.keys()
+        if missing:
+            raise access.refusal(min(missing))
+        writes(
+            spec.limits, versions
+        )  # which raises, for a limit that its controller does not have in this version
+    return group
+
+
+def sandbox_spec(spec: ContainerSpec, image: RunnableImage, host: HostFacts, cgroup: Cgroup) -> SandboxSpec:
     """What the image says, overridden by what the container says."""
     return SandboxSpec(
         rootfs=image.rootfs,
@@ -531,6 +597,7 @@ def sandbox_spec(spec: ContainerSpec, image: RunnableImage, host: HostFacts) -> 
         capabilities=spec.capabilities,
         masked_paths=(*MASKED_PATHS, *image.masked_paths),
         rlimits=spec.rlimits,
+        cgroup=cgroup,
         seccomp=seccomp_program(spec, host),
         seccomp_name=spec.seccomp if isinstance(spec.seccomp, str) else "given",
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 import attrs
 
 from pycontain.errors import CommandFailed, CommandTimeout, InvalidSpec, SandboxError
+from pycontain.kernel.descriptors import pid_of
 from pycontain.runtime.exchange import NOTIFY, PROFILE, Exchange, Expired, converse
 from pycontain.runtime.failure import failure_of
 from pycontain.runtime.watch import watcher
@@ -40,7 +41,11 @@ def _shortened(text: str | bytes) -> str:
 
 @attrs.frozen
 class Usage:
-    """What the command used: seconds of CPU time, and the largest resident set of one of its processes in bytes."""
+    """What the command used: seconds of CPU time, and a peak of memory in bytes.
+
+    The peak is that of the whole container where it has a limit on memory, otherwise the largest resident set of one of
+    its processes.
+    """
 
     cpu_user: float = 0.0
     cpu_system: float = 0.0
@@ -69,7 +74,8 @@ class Completed(Generic[Text]):
     """A command that has ended.
 
     ``exit_code`` is None when a signal ended it, and ``signal`` is that signal's number. ``duration`` is in seconds, as
-    the caller saw it. ``truncated``: a stream had more than ``max_output`` bytes and the rest was thrown away.
+    the caller saw it. ``oom_killed``: the kernel killed a process because the container reached its limit on memory; it is
+    counted only where there is one. ``truncated``: a stream had more than ``max_output`` bytes and the rest was thrown away.
     """
 
     argv: tuple[str, ...] = attrs.field(repr=lambda argv: _shortened(" ".join(argv)))
@@ -241,14 +247,26 @@ class Prepared:
         execute = ("Execute", (), self.argv, sandbox.env, sandbox.init)
         return compiled.prefix, compiled.steps, execute, compiled.contents
 
+    def begin(self, run: Run, options: int, ident: str) -> Exchange:
+        """Ask the zygote for a container; the caller closes the exchange."""
+        cgroup = self.compiled.sandbox.cgroup
+        limited = bool(cgroup.controllers)
+        if limited:
+            self.engine.make_room()
+        exchange = Exchange(input_=run.input, limit=run.max_output, options=options, counted=limited)
+        try:
+            group = (cgroup.controllers, cgroup.writes) if limited else ()
+            _send(self.engine, ("start", ident, exchange.options, *self.wire(), group), exchange)
+        except BaseException:
+            exchange.close()
+            raise
+        return exchange
+
 
 def run_to_end(prepared: Prepared, run: Run, *, check: bool, began: float) -> Completed[Any]:
     """Start, wait in this thread, and judge."""
-    options = PROFILE if run.profile else 0
-    exchange = Exchange(input_=run.input, limit=run.max_output, options=options)
+    exchange = prepared.begin(run, PROFILE if run.profile else 0, new_id())
     try:
-        request = ("start", new_id(), exchange.options, *prepared.wire())
-        _send(prepared.engine, request, exchange)
         completed = _converse(exchange, prepared, run, began)
     finally:
         exchange.close()
@@ -306,8 +324,9 @@ def completed_of(
         stderr=_decoded(exchange.stderr.bytes(), text=text),
         duration=time.monotonic() - began,
         timed_out=timed_out,
+        oom_killed=exchange.usage.get("oom_kills", 0) > 0,
         truncated=exchange.stdout.truncated or exchange.stderr.truncated,
-        usage=Usage(user, system, peak * 1024),
+        usage=Usage(user, system, int(exchange.usage.get("memory_peak", peak * 1024))),
         timings=Timings(
             resolve=exchange.began - began,
             snapshot=taken - exchange.began,
@@ -325,11 +344,9 @@ def _decoded(content: bytes, *, text: bool) -> str | bytes:
 
 def start(container: Container, prepared: Prepared, run: Run, *, began: float) -> Running:
     """Start and return once the payload runs, or raise why it does not."""
-    exchange = Exchange(input_=run.input, limit=run.max_output, options=NOTIFY)
     ident = new_id()
+    exchange = prepared.begin(run, NOTIFY, ident)
     try:
-        request = ("start", ident, exchange.options, *prepared.wire())
-        _send(prepared.engine, request, exchange)
         converse(exchange, None, until=lambda: exchange.started is not None and exchange.pidfd >= 0)
         error = failure_of(exchange, prepared.plan, prepared.engine)
         if error is not None:
@@ -356,7 +373,7 @@ class Running:
         self._prepared = prepared
         self._exchange = exchange
         self._began = began
-        self._pid = _pid_of(exchange.pidfd)
+        self._pid = pid_of(exchange.pidfd)
         self._process = os.getpid()
         self._completed: Completed[str] | None = None
         self._lock = threading.Lock()
@@ -491,9 +508,3 @@ class Running:
                 f"{self.name} belongs to process {self._process}, of which this one is a fork",
                 hint="start containers in the process that uses them",
             )
-
-
-def _pid_of(pidfd: int) -> int:
-    """proc_pid_fdinfo(5): the process of a pidfd, in our own PID namespace; -1 when it is gone."""
-    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))

@@ -138,11 +138,17 @@ def _mounts():
 
 
 def _cgroups():
+    """All of ours, but those of the living engine that stay as long as it does, when there are no groups below them."""
+    engine = engines._engine
+    kept = set()
+    if engine is not None and not engine._closed:
+        kept = {f"pycontain-{Path(engine.folder).name}", Path(engine._leaf).name}
     for mount in _mounts():
         folder, kind, *_ = mount.split()
         if kind in {"cgroup", "cgroup2"}:
             for path, names, _ in os.walk(folder):
-                yield from (f"{path}/{name}" for name in names if "pycontain" in name)
+                ours = (name for name in names if "pycontain" in name or Path(path).name in kept)
+                yield from (f"{path}/{name}" for name in ours if name not in kept)
 
 
 def _layers_in_use(zygote):

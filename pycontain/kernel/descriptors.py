@@ -1,4 +1,4 @@
-"""unix(7): descriptors that travel with a packet."""
+"""Descriptors that travel with a packet, unix(7), and what a pidfd stands for."""
 
 from __future__ import annotations
 
@@ -19,3 +19,9 @@ def receive(channel: socket.socket, size: int, most: int, flags: int = 0) -> tup
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
     return packet, list(fds), bool(received & socket.MSG_CTRUNC)
+
+
+def pid_of(pidfd: int) -> int:
+    """proc_pid_fdinfo(5): the process of a pidfd, in our own PID namespace; -1 when it is gone."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))

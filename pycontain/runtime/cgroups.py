@@ -158,6 +158,11 @@ class Group:
             if part.place.hierarchy.version == 1:
                 os.write(part.procs, b"0")  # cgroup.procs: 0 is the writer
 
+    def admit(self, pid: int) -> None:
+        """Move a child of the zygote, which has one thread, into the group."""
+        for part in self.parts:
+            os.write(part.procs, str(pid).encode())
+
     def add(self, place: Place, controllers: frozenset[str]) -> None:
         """Make the group in one more hierarchy."""
         fd = cgroupfs.make_group(self.name, place.fd)

@@ -21,6 +21,8 @@ from pycontain.runtime import perform, supervise
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pycontain.runtime.cgroups import Group
+
 STDIN, NOTIFY, PROFILE = 1, 2, 4  # bits of a request's options
 
 _CHANNEL = supervise.CHANNEL
@@ -36,6 +38,8 @@ _TEXT_LIMIT = 8 << 10  # of what is said about a failure: a packet must hold it
 class Task:
     """What a child is for: a container's or command's id, its plan in three parts, and where its writable layer is.
 
+    A container with limits has a *cgroup*, ``(controllers, writes)`` as :meth:`cgroups.Home.create` takes them.
+
     The parts of the plan are the steps before the image matters, those after, and the execution. The first two travel
     as bytes, because the zygote need not understand them: it only compares the first with what a spare has done.
     """
@@ -48,6 +52,7 @@ class Task:
         steps: bytes,
         execute: tuple[Any, ...],
         contents: tuple[bytes, ...],
+        cgroup: tuple[Any, ...] = (),
         folder: str = "",
         taken: float = 0.0,
     ) -> None:
@@ -57,12 +62,13 @@ class Task:
         self.steps = steps
         self.execute = execute
         self.contents = contents
+        self.cgroup = cgroup
         self.folder = folder
         self.taken = taken  # the moment when the zygote took it up
 
     def packed(self) -> bytes:
         """For a spare child, which has done the prefix."""
-        rest = (self.steps, self.execute, self.contents, self.folder, self.taken)
+        rest = (self.steps, self.execute, self.contents, self.cgroup, self.folder, self.taken)
         return marshal.dumps((self.ident, self.options, self.prefix, *rest))
 
     @property
@@ -106,11 +112,13 @@ class Spare:
             theirs.close()
         return cls(pid, pidfd, ours, prefix)
 
-    def take(self, task: Task, fds: list[int]) -> bool:
-        """Give it *task*; False, and nothing happened, when it cannot do it."""
+    def take(self, task: Task, fds: list[int], group: Group | None) -> bool:
+        """Give it *task*, as a member of *group*; False, and it is of no more use, when it cannot do it."""
         if task.prefix != self.prefix or task.options & PROFILE:
             return False
         try:
+            if group is not None:
+                group.admit(self.pid)  # before it makes its cgroup namespace
             socket.send_fds(self.line, [task.packed()], fds)
         except OSError:  # it was killed, or the task is too long for a packet
             return False
@@ -152,13 +160,17 @@ def live(
     done: int = 0,
     line: int | None = None,
     refused: perform.StepRefused | None = None,
+    group: Group | None = None,
 ) -> None:
     """Perform what is left of the task's plan and become the payload, or its init. Never returns.
 
-    A child that was a spare has *done* steps already, the last of them with *refused* if not None, and a *line*.
+    A child that was a spare has *done* steps already, the last of them with *refused* if not None, and a *line*;
+    it is in its *group* already.
     """
     options = task.options
     try:
+        if group is not None:
+            refused = _refused_by(group, task)
         times = [task.taken, time.monotonic()]
         _arrange_descriptors(child, fds, line, stdin=bool(options & STDIN))
         try:
@@ -190,6 +202,15 @@ def live(
             _tell("broken", traceback.format_exc()[-_TEXT_LIMIT:])
     finally:
         os._exit(127)
+
+
+def _refused_by(group: Group, task: Task) -> perform.StepRefused | None:
+    """Join *group*, whose descriptors are still open; why it was not to be, as the failure of the step after the prefix."""
+    try:
+        group.join()
+    except OSError as error:
+        return perform.StepRefused(len(marshal.loads(task.prefix)), error.errno or 0, "")
+    return None
 
 
 def _tell(*message: Any) -> None:

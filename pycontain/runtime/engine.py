@@ -25,6 +25,7 @@ from pycontain.kernel import descriptors
 from pycontain.runtime import probe
 
 if TYPE_CHECKING:
+    from pycontain.runtime.delegation import Access
     from pycontain.sandbox.host import HostFacts
 
 _PACKET_LIMIT = 64 << 10  # well below net.core.wmem_default
@@ -61,6 +62,9 @@ class Engine:
         self.folder = folder
         self.images: dict[Any, Any] = {}  # trees made below the folder, by source; they go with it
         self.plans: dict[Any, Any] = {}  # what was compiled for this zygote's facts, by spec
+        self._access: Access | None = None
+        self._leaf = ""  # of the control groups: where we moved to make room
+        self._room = threading.Lock()
         self._errors = errors
         self._closed = False
 
@@ -121,6 +125,30 @@ class Engine:
             self.plans.clear()
         self.plans[key] = compiled
 
+    def access(self) -> Access:
+        """What this process may use of its control groups: looked up until there is room for ours, then known."""
+        from pycontain.runtime.delegation import Access  # noqa: PLC0415 - only who wants limits pays for it
+
+        return self._access or Access.probe(zygote=descriptors.pid_of(self.pidfd))
+
+    def make_room(self) -> None:
+        """Have room for control groups with limits, as :func:`delegation.make_room`; once for each zygote."""
+        from pycontain.runtime import delegation  # noqa: PLC0415 - as above
+
+        with self._room:
+            if self._access is None:
+                access = self.access()
+                self._leaf = delegation.make_room(access)
+                self._access = access
+
+    def _give_room_back(self) -> None:
+        if self._leaf:
+            from pycontain.runtime import delegation  # noqa: PLC0415 - as above
+
+            # The host took the group away from us meanwhile: then it is the host's to remove.
+            with contextlib.suppress(OSError):
+                delegation.give_room_back(self._leaf)
+
     def broken(self) -> SandboxError:
         """The error for a zygote that has gone, with what it said last."""
         text = os.pread(self._errors, 1 << 16, 0).decode(errors="replace").strip()
@@ -143,6 +171,7 @@ class Engine:
             ChildProcessError
         ):  # the program reaps all children itself, or ignores SIGCHLD
             os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        self._give_room_back()
         self.abandon()
 
     def abandon(self) -> None:

@@ -57,14 +57,19 @@ class Sink:
 
 
 class Exchange:
-    """The owner's ends of one command: channel, standard input, output and error."""
+    """The owner's ends of one command: channel, standard input, output and error.
 
-    def __init__(self, *, input_: bytes | None, limit: int, options: int = 0) -> None:
+    *counted*: there is a control group, and what it counted comes with the last word and is waited for.
+    """
+
+    def __init__(self, *, input_: bytes | None, limit: int, options: int = 0, counted: bool = False) -> None:
         self.streams: dict[int, Sink] = {}
         self.stdin = self.pidfd = -1
         self._input = memoryview(input_ or b"")
         self.stdout, self.stderr = Sink(limit), Sink(limit)
         self.options = options
+        self._counted = counted
+        self.usage: dict[str, int | float] = {}  # what the control group counted
         self._given: list[int] = []
         try:
             self.channel, self._far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -81,6 +86,7 @@ class Exchange:
         self.gone: tuple[Any, ...] | None = None
         self.failed: tuple[Any, ...] | None = None
         self.no_folder: tuple[Any, ...] | None = None
+        self.unsupported: tuple[str, ...] | None = None
         self.unusable: tuple[Any, ...] | None = None
         self.broken = ""
         self.lost = False  # whether the channel ended without a word
@@ -178,15 +184,19 @@ class Exchange:
                 self.unusable = content
             case "no folder":
                 self.no_folder = content
+            case "unsupported":
+                self.unsupported = content
             case "broken":
                 (self.broken,) = content
             case "result":
                 alone, *result = content
                 self.result = tuple(result)
             case "gone":
-                self.gone = content
+                *gone, self.usage = content
+                self.gone = tuple(gone)
         # After a result without others all that is left is our own init, on its way out.
-        if kind in {"failed", "no folder", "unusable", "broken", "gone"} or (kind == "result" and alone):
+        last = {"failed", "no folder", "unsupported", "unusable", "broken", "gone"}
+        if kind in last or (kind == "result" and alone and not self._counted):
             self._finish()
 
     def _finish(self) -> None:

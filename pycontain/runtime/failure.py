@@ -7,7 +7,13 @@ import os
 import shlex
 from typing import TYPE_CHECKING
 
-from pycontain.errors import CommandNotExecutable, CommandNotFound, SandboxError, StepFailed
+from pycontain.errors import (
+    CommandNotExecutable,
+    CommandNotFound,
+    HostUnsupported,
+    SandboxError,
+    StepFailed,
+)
 from pycontain.runtime.probe import folder_refusal
 
 if TYPE_CHECKING:
@@ -23,6 +29,9 @@ def failure_of(exchange: Exchange, plan: Plan, engine: Engine) -> SandboxError |
     if exchange.no_folder is not None:
         number, path = exchange.no_folder
         return folder_refusal(number, os.path.join(engine.folder, path))
+    if exchange.unsupported is not None:
+        feature, needs, found, hint = exchange.unsupported
+        return HostUnsupported(feature, needs=needs, found=found, hint=hint or None)
     if exchange.unusable is not None:
         return _command_unusable(*exchange.unusable)
     if exchange.broken:
@@ -72,6 +81,13 @@ def _command_unusable(number: int, path: str, exists: bool) -> SandboxError:  # 
             command=path,
             errno=number,
             hint="a script needs a first line such as #!/bin/sh; a binary must be of this architecture",
+        )
+    if number == errno.EAGAIN:
+        return CommandNotExecutable(
+            f"{name} cannot be executed: the container's limit on processes is reached",
+            command=path,
+            errno=number,
+            hint="raise pids= of .limits(), where the container's own init counts as one, or the user's ulimit -u",
         )
     if number == errno.E2BIG:
         return CommandNotExecutable(

@@ -509,6 +509,17 @@ def set_seccomp(child: Child, program: bytes, name: str) -> None:
     seccomp.set_filter(program)
 
 
+def join_cgroup(child: Child, *_: object) -> None:
+    """Nothing: the zygote has done it, at the clone or before it gave a spare its task. The step keeps its place in the plan."""
+    del child
+
+
+def unshare_cgroup(child: Child) -> None:
+    """unshare(2)."""
+    del child
+    syscalls.unshare(syscalls.CLONE_NEWCGROUP)
+
+
 def join_namespaces(child: Child, flags: int) -> None:
     """setns(2) with the pidfd of the container's PID 1, which the zygote left at descriptor 4."""
     syscalls.setns(4, flags)
@@ -544,5 +555,7 @@ DOERS: dict[str, Callable[..., None]] = {
     "SetParentDeathSignal": set_parent_death_signal,
     "SetNoNewPrivs": set_no_new_privs,
     "SetSeccomp": set_seccomp,
+    "JoinCgroup": join_cgroup,
+    "UnshareCgroup": unshare_cgroup,
     "JoinNamespaces": join_namespaces,
 }

@@ -3,6 +3,7 @@
 Below the state folder each zygote has one folder, locked with flock(2) as long as it lives::
 
     STATE/<name>/lock                held by the zygote
+    STATE/<name>/cgroups             the journal of its control groups, when there are any
     STATE/<name>/images              a tmpfs of the zygote, for small trees that the owner makes
     STATE/<name>/layers/root, …      where each child mounts its trees, in its own mount namespace
     STATE/<name>/layers/<n>/upper    the writable layer of one container, and overlayfs's work beside it
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 _SPARE_LAYERS = 2
 _AT_ONCE = 256  # entries that the zygote removes itself; for more it forks
 _DEPTH = 32
-_MARK, _SIGNATURE = "lock", b"pycontain\n"
+_MARK, _SIGNATURE, _JOURNAL = "lock", b"pycontain\n", "cgroups"
 
 
 @contextmanager
@@ -61,6 +62,7 @@ class OwnerFolder:
         self.path = path
         self.layers = f"{path}/layers"
         self.images = f"{path}/images"
+        self.journal = f"{path}/{_JOURNAL}"
         self.lock = lock
         self.in_memory = False
         self.made = 0
@@ -210,12 +212,22 @@ def sweep(state: str) -> int:
     if pid == 0:
         try:
             for path, _ in dead:
-                remove_tree(path)
+                if _groups_are_removed(f"{path}/{_JOURNAL}"):
+                    remove_tree(path)
         finally:
             os._exit(0)
     for _, lock in dead:
         os.close(lock)  # the child has them
     return pid
+
+
+def _groups_are_removed(journal: str) -> bool:
+    """Whether the control groups in the journal are gone; if not, it is needed again."""
+    if not os.path.exists(journal):
+        return True
+    from pycontain.runtime import cgroups  # noqa: PLC0415 - the zygote does without as long as nobody wants limits
+
+    return cgroups.sweep(journal)
 
 
 def remove_tree(path: str, budget: int = -1) -> bool:

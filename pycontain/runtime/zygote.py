@@ -33,10 +33,14 @@ import socket
 import time
 import traceback
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pycontain.kernel import descriptors, privileges, syscalls
 from pycontain.runtime import child, perform, supervise, sweep
+
+if TYPE_CHECKING:
+    from pycontain.errors import HostUnsupported
+    from pycontain.runtime.cgroups import Group, Home
 
 _REQUEST_LIMIT = 1 << 18
 _CLONE_INDEX = 0
@@ -49,7 +53,7 @@ _LARGE = marshal.dumps(("large",))
 class Running:
     """A child of the zygote: a container's PID 1, the supervisor of an exec, or a cleaner."""
 
-    __slots__ = ("channel", "end_signal", "executed", "folder", "ident", "pid", "pidfd")
+    __slots__ = ("channel", "end_signal", "executed", "folder", "group", "ident", "pid", "pidfd")
 
     def __init__(
         self, ident: str, pid: int, pidfd: int, channel: socket.socket | None, folder: str = ""
@@ -60,6 +64,7 @@ class Running:
         self.channel = channel
         self.end_signal: int = signal.SIGKILL
         self.folder = folder  # of the writable layer; empty for an exec
+        self.group: Group | None = None  # of a container with limits
         self.executed = -1  # read end of a pipe that closes when a payload without init is executed
 
 
@@ -82,8 +87,11 @@ def _has_exited(pidfd: int) -> bool:
     return bool(poll.poll(_LAST_BREATH))
 
 
-def _fork(flags: int) -> tuple[int, int]:
-    return syscalls.clone3(flags, exit_signal=signal.SIGCHLD)
+def _fork(flags: int, group: Group | None = None) -> tuple[int, int]:
+    """clone3(2), into the part of *group* that is in v2; the child joins the rest."""
+    if group is None or group.into < 0:
+        return syscalls.clone3(flags, exit_signal=signal.SIGCHLD)
+    return syscalls.clone3(flags | syscalls.CLONE_INTO_CGROUP, exit_signal=signal.SIGCHLD, cgroup=group.into)
 
 
 class Zygote:
@@ -110,6 +118,7 @@ class Zygote:
         self.lines: dict[
             int, socket.socket
         ] = {}  # to spares that were given a task, until their payload runs
+        self.home: Home | None = None  # of the control groups; made by the first container with limits
         self.closing = False
         self.poll.register(control, select.EPOLLIN)
         self.poll.register(owner, select.EPOLLIN)
@@ -126,7 +135,9 @@ class Zygote:
                     self._release(fd)
                 elif fd in self.children:
                     self._attend(self.children[fd], fd)
-        self.state.remove()
+        # The folder has the journal of the control groups: while there are any it stays, for the next zygote's sweep.
+        if self.home is None or self.home.remove():
+            self.state.remove()
 
     def _next(self) -> list[tuple[int, int]]:
         events = self.poll.poll(0)
@@ -192,6 +203,13 @@ class Zygote:
             say(channel, "no folder", error.errno, str(error.filename or ""))
             self._drop(channel, fds)
             return
+        group = None
+        if task.cgroup:
+            group = self._make_group(channel, *task.cgroup)
+            if group is None:
+                self.state.give_back(task.folder)
+                self._drop(channel, fds)
+                return
         # Without an init nobody stays to say that the payload runs.
         silent = bool(task.options & child.NOTIFY) and not task.has_init
         try:
@@ -202,13 +220,15 @@ class Zygote:
             spare = None
             if not task.options & child.PROFILE:  # who asks where the time goes wants to see all of it
                 spare, self.spare = self.spare, None
-            pid, pidfd = self._hand_to(spare, task, fds) or self._clone(task, fds)
+            pid, pidfd = self._hand_to(spare, task, fds, group) or self._clone(task, fds, group)
         except OSError as error:
             self._refuse(channel, fds, task.folder, error)
+            _remove_group(group)
             return
         for fd in fds[1:]:
             os.close(fd)
         container = Running(task.ident, pid, pidfd, channel, task.folder)
+        container.group = group
         self._watch(container)
         if silent:
             container.executed = executed
@@ -217,21 +237,40 @@ class Zygote:
         if task.options & child.NOTIFY:
             say(channel, "pid", fds=(pidfd,))
 
-    def _clone(self, task: child.Task, fds: list[int]) -> tuple[int, int]:
+    def _make_group(
+        self, channel: socket.socket, controllers: tuple[str, ...], writes: tuple[tuple[str, str, str], ...]
+    ) -> Group | None:
+        """The control group of a container with limits; None, and the owner knows why, when it cannot be had."""
+        from pycontain.errors import HostUnsupported  # noqa: PLC0415 - costs those nothing who want no limits
+        from pycontain.runtime.cgroups import Home  # noqa: PLC0415 - as above
+
+        try:
+            if self.home is None:
+                self.home = Home(os.path.basename(self.state.path), self.state.journal)
+            return self.home.create(controllers, writes)
+        except HostUnsupported as error:
+            say(channel, "unsupported", *_told(error))
+        except OSError as error:  # of the journal's disk, or of a mount that went away
+            say(channel, "no folder", error.errno, str(error.filename or ""))
+        return None
+
+    def _clone(self, task: child.Task, fds: list[int], group: Group | None) -> tuple[int, int]:
         """A child of its own for *task*; the next one may find a spare for the same first steps."""
-        pid, pidfd = _fork(child.flags_of(marshal.loads(task.prefix)))
+        pid, pidfd = _fork(child.flags_of(marshal.loads(task.prefix)), group)
         if pid == 0:
-            child.live(self._new_child(), task, fds)
+            child.live(self._new_child(), task, fds, group=group)
         self.prefix = task.prefix
         return pid, pidfd
 
     def _new_child(self) -> perform.Child:
         return perform.Child(self.last_capability, self.descriptors)
 
-    def _hand_to(self, spare: child.Spare | None, task: child.Task, fds: list[int]) -> tuple[int, int] | None:
+    def _hand_to(
+        self, spare: child.Spare | None, task: child.Task, fds: list[int], group: Group | None
+    ) -> tuple[int, int] | None:
         if spare is None:
             return None
-        if spare.take(task, fds):
+        if spare.take(task, fds, group):
             del self.children[spare.pidfd]  # it will be known as something else
             self.poll.unregister(spare.pidfd)
             self.lines[spare.line.fileno()] = spare.line
@@ -284,12 +323,12 @@ class Zygote:
             if spare is not None:
                 self._dismiss(spare)
 
-    def _fork_into(self, container: Running, flags: int) -> tuple[int, int]:
+    def _fork_into(self, container: Running, flags: int, group: Group | None = None) -> tuple[int, int]:
         """clone3(2) into the PID namespace of *container*."""
         syscalls.setns(container.pidfd, syscalls.CLONE_NEWPID)
         pid = -1
         try:
-            pid, pidfd = _fork(flags)
+            pid, pidfd = _fork(flags, group)
         finally:
             if pid:
                 syscalls.setns(self.own_pid_namespace, syscalls.CLONE_NEWPID)
@@ -302,15 +341,14 @@ class Zygote:
             if container is None:
                 raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
             task.taken = time.monotonic()
-            taken = self._hand_to(self.spares.pop(target, None), task, fds)
-            pid, pidfd = taken or self._fork_into(container, 0)
+            taken = self._hand_to(self.spares.pop(target, None), task, fds, container.group)
+            pid, pidfd = taken or self._fork_into(container, 0, container.group)
             if pid == 0:
-                child.live(self._new_child(), task, [*fds, container.pidfd])
+                child.live(self._new_child(), task, [*fds, container.pidfd], group=container.group)
         except OSError as error:
             if container is not None and _has_exited(container.pidfd):
-                error.errno = (
-                    errno.ESRCH
-                )  # setns(2) says EPERM of a process that is only waiting to be reaped
+                # setns(2) says EPERM of a process that is only waiting to be reaped.
+                error.errno = errno.ESRCH
             self._refuse(channel, fds, "", error)
             return
         for fd in fds[1:]:
@@ -414,7 +452,8 @@ class Zygote:
         if running.executed >= 0:
             self._forget(running.executed)
         if running.channel is not None:
-            say(running.channel, "gone", status, usage.ru_utime, usage.ru_stime, usage.ru_maxrss)
+            counted = _counted(running.group)
+            say(running.channel, "gone", status, usage.ru_utime, usage.ru_stime, usage.ru_maxrss, counted)
             del self.children[running.channel.fileno()]
             # Children that were forked meanwhile may hold it too, and as long as they do epoll(7) would report it.
             self._ignore(running.channel)
@@ -422,9 +461,34 @@ class Zygote:
         if running.folder:
             del self.containers[running.ident]
             self._dismiss_exec_spares(running.ident)
+            _remove_group(running.group)
             cleaner = self.state.give_back(running.folder)
             if cleaner:
                 self.adopt(cleaner)
+
+
+def _told(error: HostUnsupported) -> tuple[str, str, str, str]:
+    """What the owner makes the same error of."""
+    return error.feature, error.needs, error.found, "\n".join(getattr(error, "__notes__", ()))
+
+
+def _counted(group: Group | None) -> dict[str, int | float]:
+    """What a container's group has counted; nothing where there is none, or it was removed by somebody else."""
+    if group is None:
+        return {}
+    try:
+        return group.usage()
+    except OSError:
+        return {}
+
+
+def _remove_group(group: Group | None) -> None:
+    """Remove a group whose processes have ended."""
+    while group is not None and group.parts:
+        try:
+            group.remove()
+        except OSError:  # EBUSY: somebody of the host has joined it; Home.remove() will end that
+            pass
 
 
 # --- becoming the zygote --------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from pycontain.sandbox.steps import (
     Execute,
     Fork,
     InstallFile,
+    JoinCgroup,
     JoinNamespaces,
     MakeDevice,
     MakeDirectory,
@@ -44,6 +45,7 @@ from pycontain.sandbox.steps import (
     SetResourceLimit,
     SetSeccomp,
     Step,
+    UnshareCgroup,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +59,6 @@ _NAMESPACES = (
     | Namespaces.CLONE_NEWPID
     | Namespaces.CLONE_NEWUTS
     | Namespaces.CLONE_NEWIPC
-    | Namespaces.CLONE_NEWCGROUP
     | Namespaces.CLONE_NEWNET
 )
 _CONFINED = MountFlags.MS_NOSUID | MountFlags.MS_NODEV | MountFlags.MS_NOEXEC
@@ -88,7 +89,7 @@ _STAGED = (RootPath("/proc"), RootPath("/sys"), RootPath("/dev"))
 def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
     """The steps that start *spec* on *host*, in the order in which the kernel wants them.
 
-    Everything up to the overlay is the same for nearly every spec, so that a spare child can have done it in advance;
+    Everything up to the control group is the same for nearly every spec, so that a spare child can have done it in advance;
     see :meth:`Plan.prefix_length`.
     """
     return Plan(
@@ -98,6 +99,7 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
                 stage(),
                 devices(host),
                 kernel_masks(spec),
+                cgroup(spec),
                 rootfs(spec, host),
                 mounts(spec),
                 files(spec),
@@ -113,14 +115,13 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
             )
         ),
         host,
+        left_out=spec.cgroup.left_out,
     )
 
 
 def namespaces() -> Iterator[Step]:
     """A process in namespaces of its own, tied to the zygote's life."""
-    yield Clone(
-        _NAMESPACES, because="own mounts, processes, hostname, queues, cgroup view and an empty network"
-    )
+    yield Clone(_NAMESPACES, because="own mounts, processes, hostname, queues and an empty network")
     yield SetParentDeathSignal(because="it ends with the zygote, which ends with the owner")
     yield BringLoopbackUp(because="127.0.0.1 works inside")
 
@@ -185,6 +186,16 @@ def kernel_masks(spec: SandboxSpec) -> Iterator[Step]:
 
 def _is_of_the_kernel(path: RootPath) -> bool:
     return path.startswith(("/proc/", "/sys/"))
+
+
+def cgroup(spec: SandboxSpec) -> Iterator[Step]:
+    """cgroups(7): a group of its own for a container with limits, and for every one its own view of them."""
+    if spec.cgroup.controllers:
+        yield JoinCgroup(spec.cgroup.controllers, spec.cgroup.writes, because=".limits()")
+    # cgroup_namespaces(7): the group at this moment becomes the root of the view, so this comes after.
+    yield UnshareCgroup(
+        because="own cgroup view; not part of the clone, since a spare child joins its group late"
+    )
 
 
 def rootfs(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
@@ -327,6 +338,7 @@ def compile_exec(spec: SandboxSpec, host: HostFacts) -> Plan:
                 join(),
                 limits(spec),
                 bounding_set(spec, host),
+                join_cgroup(spec),
                 whereabouts(spec),
                 privileges(spec, host),
                 seccomp(spec),
@@ -342,6 +354,12 @@ def join() -> Iterator[Step]:
     yield Fork(because="born in the container's pid namespace, where it can be traced to us")
     yield SetParentDeathSignal(because="it ends with the zygote, which ends with the owner")
     yield JoinNamespaces(
-        _NAMESPACES & ~Namespaces.CLONE_NEWPID,
+        _NAMESPACES & ~Namespaces.CLONE_NEWPID | Namespaces.CLONE_NEWCGROUP,
         because="sees what the container sees; its root is the container's",
     )
+
+
+def join_cgroup(spec: SandboxSpec) -> Iterator[Step]:
+    """What is executed in a container counts against its limits."""
+    if spec.cgroup.controllers:
+        yield JoinCgroup(spec.cgroup.controllers, make=False, because="the limits are the container's")

@@ -77,14 +77,25 @@ def the_stage_is_left_with_the_root(plan: Plan) -> Iterator[str]:
 
 
 def one_clone_and_first(plan: Plan) -> Iterator[str]:
-    """The zygote acts first; after the clone only the child does."""
+    """The zygote acts first; after the clone only the child does, but that the zygote lets it into its control group."""
     if _places(plan, steps.Clone) != [0]:
         yield "the plan does not begin with its one clone"
     yield from (
         f"step {n} of the zygote after the clone"
         for n, s in enumerate(plan.steps)
-        if n and s.role is Role.ZYGOTE
+        if n and s.role is Role.ZYGOTE and not isinstance(s, steps.JoinCgroup)
     )
+
+
+def the_group_is_joined_before_it_becomes_the_view(plan: Plan) -> Iterator[str]:
+    """cgroup_namespaces(7): the group at the unshare(2) is the root of the view; and nothing of the image comes before."""
+    joined, unshared = _places(plan, steps.JoinCgroup), _places(plan, steps.UnshareCgroup)
+    if len(unshared) != 1:
+        yield "there is not exactly one cgroup namespace"
+    if joined and joined != [place - 1 for place in unshared]:
+        yield "the control group is not joined once, right before its namespace is made"
+    if any(place > overlay for place in unshared for overlay in _places(plan, steps.MountOverlay)):
+        yield "the image is mounted by a process that is not in its control group"
 
 
 def the_root_is_mounted_before_anything_in_it(plan: Plan) -> Iterator[str]:
@@ -174,6 +185,7 @@ ALL: tuple[Callable[[Plan], Iterator[str]], ...] = (
     nothing_covers_a_mask,
     the_stage_is_left_with_the_root,
     one_clone_and_first,
+    the_group_is_joined_before_it_becomes_the_view,
     the_root_is_mounted_before_anything_in_it,
     no_new_privs_before_seccomp,
     seccomp_is_last_before_execute,

@@ -32,7 +32,7 @@ _MOST_PIDS = 1 << 22  # PID_MAX_LIMIT of proc_sys_kernel(5)
 _CPUSET = re.compile(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*", re.ASCII)
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Limits:
     """Limits on a container; None is no limit of its own.
 
@@ -49,6 +49,27 @@ class Limits:
     cpuset: str | None = None
     pids: int | None = None
 
+    def __repr__(self) -> str:
+        given = (f"{name}={getattr(self, name)!r}" for name in CONTROLLERS if name in set_limits(self))
+        return f"Limits({', '.join(given)})"
+
+
+NO_LIMITS = Limits()
+
+
+@attrs.frozen
+class Cgroup:
+    """The control group of a container: its *controllers*, what is written into its files, and what was *left_out*.
+
+    The last are the names of limits that the host cannot keep, and that were not required.
+    """
+
+    controllers: tuple[str, ...] = ()
+    writes: tuple[Write, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+NO_CGROUP = Cgroup()
 
 CONTROLLERS = {
     "memory": "memory",
@@ -168,6 +189,12 @@ def enforceable(limits: Limits, versions: Mapping[str, int]) -> tuple[Limits, tu
         if CONTROLLERS[name] not in versions or (name in _V2_ONLY and versions[CONTROLLERS[name]] == 1)
     )
     return attrs.evolve(limits, **dict.fromkeys(left_out)), left_out
+
+
+def cgroup_of(limits: Limits, versions: Mapping[str, int]) -> Cgroup:
+    """The group that keeps of *limits* what it can on a host with these *versions*, see :func:`enforceable`."""
+    kept, left_out = enforceable(limits, versions)
+    return Cgroup(tuple(sorted(controllers_of(kept))), writes(kept, versions), left_out)
 
 
 # --- the files ------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import attrs
 
 from pycontain.sandbox import capabilities
 from pycontain.sandbox.host import HostFacts
-from pycontain.sandbox.steps import Execute, MountOverlay, ResolveUser, Step
+from pycontain.sandbox.steps import Execute, JoinCgroup, ResolveUser, Step, UnshareCgroup
 
 WireStep = tuple[Any, ...]
 
@@ -46,7 +46,7 @@ def _plain(value: object) -> object:
 
 @attrs.frozen(repr=False)
 class Plan:
-    """The steps in order, and the host that they were compiled for.
+    """The steps in order, and the host that they were compiled for. *left_out* are limits that it cannot keep.
 
     ``print(plan)`` reads as strace(1) does, with the reason of each step; a notebook shows a table.
     """
@@ -54,6 +54,7 @@ class Plan:
     steps: tuple[Step, ...]
     host: HostFacts = attrs.field(factory=HostFacts)
     title: str = ""
+    left_out: tuple[str, ...] = ()
 
     def wire(self) -> tuple[WireStep, ...]:
         """The steps as plain tuples, in the same order: a failure is an index into both."""
@@ -62,9 +63,10 @@ class Plan:
     def prefix_length(self) -> int:
         """How many steps can be done in advance by a spare child, which does not know yet for which command.
 
-        For a start those before the image matters, for an exec those before the container's files are read.
+        For a start those before the control group and the image matter, for an exec those before the group and the
+        container's files do.
         """
-        late = MountOverlay | ResolveUser
+        late = JoinCgroup | UnshareCgroup | ResolveUser
         return next(place for place, step in enumerate(self.steps) if isinstance(step, late))
 
     def with_argv(self, argv: tuple[str, ...]) -> Plan:
@@ -75,12 +77,16 @@ class Plan:
         return attrs.evolve(self, steps=(*self.steps[:-1], attrs.evolve(last, argv=argv)))
 
     def __str__(self) -> str:
-        lines = [f"# {self.title or 'plan'} on {self.host}"]
+        lines = [f"# {self._caption()}"]
         width = len(str(len(self.steps)))
         for number, step in enumerate(self.steps):
             reason = f"   # {step.because}" if step.because else ""
             lines.append(f"{number:>{width}} {step.role.value:<6} {step}{reason}")
         return "\n".join(lines)
+
+    def _caption(self) -> str:
+        missing = f", without limits on {', '.join(self.left_out)}" if self.left_out else ""
+        return f"{self.title or 'plan'} on {self.host}{missing}"
 
     def __repr__(self) -> str:
         return f"<Plan of {len(self.steps)} steps on {self.host}>"
@@ -96,5 +102,5 @@ class Plan:
             for number, step in enumerate(self.steps)
         )
         head = "<tr><th>#</th><th>who</th><th>act</th><th>because</th></tr>"
-        caption = html.escape(f"{self.title or 'plan'} on {self.host}")
+        caption = html.escape(self._caption())
         return f"<table><caption>{caption}</caption><thead>{head}</thead><tbody>{rows}</tbody></table>"

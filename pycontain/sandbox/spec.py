@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from pycontain.sandbox import capabilities
+from pycontain.sandbox.limits import NO_CGROUP, Cgroup
 from pycontain.sandbox.paths import HostPath, RootPath
 
 # runtime-spec, config-linux: the paths that Docker and podman hide or protect.
@@ -115,5 +116,6 @@ class SandboxSpec:
     masked_paths: tuple[RootPath, ...] = MASKED_PATHS
     read_only_paths: tuple[RootPath, ...] = READ_ONLY_PATHS
     rlimits: tuple[tuple[str, int, int], ...] = ()
+    cgroup: Cgroup = NO_CGROUP
     seccomp: bytes | None = attrs.field(default=None, repr=False)
     seccomp_name: str = "default"

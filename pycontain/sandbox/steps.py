@@ -151,7 +151,48 @@ class Fork(Step):
                 "this process may not enter its containers",
                 "give it CAP_SYS_PTRACE and CAP_SYS_ADMIN, or run it as an ordinary user",
             )
+        if number == errno.EAGAIN:
+            return "the limit on processes is reached", "end some in the container, or give it more pids="
         return None
+
+
+@attrs.frozen
+class JoinCgroup(Step):
+    """The child becomes a member of the container's control group: clone3(2) with CLONE_INTO_CGROUP, or cgroup.procs.
+
+    For a start the group is made, and the limits are set, before; for an exec it is there. Of what a spare child did in
+    advance the group counts nothing.
+    """
+
+    controllers: tuple[str, ...]
+    writes: tuple[tuple[str, str, str], ...] = ()
+    make: bool = True
+
+    role: ClassVar[Role] = Role.ZYGOTE
+
+    def __str__(self) -> str:
+        group = f"CGROUP/{{{','.join(self.controllers)}}}/{{n}}"
+        acts = [f"mkdir({group}, 0o755)"] if self.make else []
+        acts += [f"write({_quote(file)}, {_quote(text)})" for _, file, text in self.writes]
+        return "; ".join((*acts, 'write("cgroup.procs", CHILD)'))
+
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
+        """The group was made, so it is something special of this host."""
+        del path
+        if number in {errno.EPERM, errno.EACCES}:
+            return (
+                "the kernel lets no process into the container's control group",
+                "see pycontain.doctor(); without .limits() there is no group",
+            )
+        return None
+
+
+@attrs.frozen
+class UnshareCgroup(Step):
+    """unshare(2) of the cgroup namespace: the group that the child is in becomes the root of what it sees."""
+
+    def __str__(self) -> str:
+        return "unshare(CLONE_NEWCGROUP)"
 
 
 @attrs.frozen

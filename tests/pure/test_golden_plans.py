@@ -13,6 +13,7 @@ import pytest
 
 from pycontain.sandbox.compile import compile_exec, compile_plan
 from pycontain.sandbox.host import HostFacts, IdRange
+from pycontain.sandbox.limits import Limits, cgroup_of
 from pycontain.sandbox.paths import HostPath, RootPath
 from pycontain.sandbox.spec import File, Mount, Rootfs, SandboxSpec, Secret, Tmpfs
 
@@ -55,6 +56,10 @@ FULL = SandboxSpec(
     capabilities=frozenset({"NET_BIND_SERVICE"}),
     masked_paths=(*PLAIN.masked_paths, RootPath("/usr/local/etc")),
     rlimits=(("nofile", 1024, 4096),),
+    cgroup=cgroup_of(
+        Limits(memory=256 << 20, memory_high=192 << 20, swap=0, cpus=0.5, pids=64, cpuset="0-1"),
+        {"memory": 2, "cpu": 2, "pids": 2},
+    ),
     seccomp=bytes(8 * 3),
 )
 

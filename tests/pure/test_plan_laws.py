@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pycontain.sandbox import capabilities, laws, steps
 from pycontain.sandbox.compile import compile_exec, compile_plan
 from pycontain.sandbox.host import HostFacts, IdRange
+from pycontain.sandbox.limits import Cgroup, Limits, cgroup_of
 from pycontain.sandbox.paths import HostPath, RootPath
 from pycontain.sandbox.plan import Plan
 from pycontain.sandbox.spec import File, Mount, Rootfs, SandboxSpec, Secret, Tmpfs
@@ -51,6 +52,17 @@ sandbox_specs = st.builds(
     rlimits=st.lists(
         st.tuples(st.sampled_from(["nofile", "core"]), st.integers(0, 9), st.integers(9, 99)), max_size=2
     ).map(tuple),
+    cgroup=st.builds(
+        cgroup_of,
+        st.builds(
+            Limits,
+            memory=st.none() | st.integers(6 << 20, 1 << 40),
+            memory_high=st.none() | st.just(6 << 20),
+            pids=st.none() | st.integers(1, 99),
+            cpuset=st.none() | st.just("0-1"),
+        ),
+        st.dictionaries(st.sampled_from(["memory", "pids", "cpuset"]), st.sampled_from([1, 2])),
+    ),
     seccomp=st.none() | st.just(bytes(16)),
 )
 single = (IdRange(0, 1000, 1),)
@@ -72,6 +84,7 @@ RICH = SandboxSpec(
     masked_paths=(*SandboxSpec(Rootfs(())).masked_paths, RootPath("/usr/local/etc")),
     read_only=True,
     rlimits=(("nofile", 10, 20),),
+    cgroup=cgroup_of(Limits(memory=6 << 20, pids=9), {"memory": 1, "pids": 2}),
     seccomp=bytes(16),
 )
 LAWFUL = compile_plan(RICH, HostFacts())
@@ -188,6 +201,24 @@ def test_an_exec_has_the_walls_of_the_container(spec, host):
     assert chosen(compile_exec(spec, host)) == chosen(compile_plan(spec, host))
 
 
+@given(sandbox_specs, hosts)
+def test_a_spare_serves_with_and_without_limits(spec, host):
+    """What is done in advance is the same, so the first container with limits finds one too."""
+    plain = attrs.evolve(spec, cgroup=Cgroup())
+    for compiled in (compile_plan, compile_exec):
+        limited, free = compiled(spec, host), compiled(plain, host)
+        length = free.prefix_length()
+        assert limited.prefix_length() == length
+        assert limited.steps[:length] == free.steps[:length]
+
+
+@given(sandbox_specs, hosts)
+def test_a_plan_says_what_is_not_limited(spec, host):
+    text = str(compile_plan(spec, host))
+    assert all(name in text.split("\n", maxsplit=1)[0] for name in spec.cgroup.left_out)
+    assert all(f'write("{file}", "{value}")' in text for _, file, value in spec.cgroup.writes)
+
+
 @given(sandbox_specs, hosts, st.lists(words, min_size=1, max_size=3).map(tuple))
 def test_another_command_line_changes_the_last_step_alone(spec, host, argv):
     plan = compile_plan(spec, host)
@@ -270,6 +301,19 @@ BROKEN = {
     "a late clone": (laws.one_clone_and_first, moved(steps.Clone, 1)),
     "two clones": (laws.one_clone_and_first, repeated(steps.Clone)),
     "the zygote in the middle": (laws.one_clone_and_first, inserted(steps.Fork(), 5)),
+    "no cgroup namespace": (
+        laws.the_group_is_joined_before_it_becomes_the_view,
+        without(steps.UnshareCgroup),
+    ),
+    "a group that is joined too late": (
+        laws.the_group_is_joined_before_it_becomes_the_view,
+        moved(steps.JoinCgroup, of_kind(steps.UnshareCgroup) + 1),
+    ),
+    "two groups": (laws.the_group_is_joined_before_it_becomes_the_view, repeated(steps.JoinCgroup)),
+    "an image outside of the group": (
+        laws.the_group_is_joined_before_it_becomes_the_view,
+        moved(steps.MountOverlay, of_kind(steps.JoinCgroup)),
+    ),
     "a tree before the root": (laws.the_root_is_mounted_before_anything_in_it, moved(steps.BindMount, 3)),
     "a file before the root": (laws.the_root_is_mounted_before_anything_in_it, moved(steps.InstallFile, 3)),
     "a mask before the root": (laws.the_root_is_mounted_before_anything_in_it, moved(steps.MaskPath, 3)),

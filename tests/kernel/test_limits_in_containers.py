@@ -1,0 +1,263 @@
+"""Limits of containers: the kernel keeps them, what was counted is known, and no control group stays."""
+
+import os
+import signal
+
+import pytest
+from leaks import _cgroups
+from owners import comes_true, run_owner, start_owner
+
+from pycontain import Container
+from pycontain.errors import CommandNotExecutable, HostUnsupported
+from pycontain.runtime import delegation
+
+MIB = 1 << 20
+EAT = ("python3", "-c", "bytearray(256 << 20)")
+
+
+@pytest.fixture
+def host():
+    """The host's own programs, where memory, pids and cpu can be limited."""
+    access = delegation.Access.probe()
+    missing = {"memory", "pids", "cpu"} - access.versions().keys()
+    if missing:
+        pytest.skip(f"no control groups here: {access.refusal(min(missing))}")
+    return Container("host:")
+
+
+def group_of(running):
+    """What the host sees of the groups that a container is in: ``{controllers: path}``."""
+    with open(f"/proc/{running.pid}/cgroup") as file:
+        lines = [line.rstrip("\n").split(":", 2) for line in file]
+    return {
+        names: path for _, names, path in lines if "pycontain-" in path and "owner" not in path.split("/")[-1]
+    }
+
+
+# --- what the kernel keeps ------------------------------------------------------------------------------
+
+
+def test_who_takes_too_much_memory_is_killed_and_it_is_said(host):
+    completed = host.limits(memory="48M").run(*EAT)
+    assert completed.oom_killed
+    assert completed.signal == signal.SIGKILL
+
+
+def test_also_of_a_container_that_was_started(host):
+    with host.limits(memory="48M").start(*EAT) as running:
+        completed = running.wait()
+    assert completed.oom_killed
+    assert completed.signal == signal.SIGKILL
+
+
+def test_without_an_init_too(host):
+    completed = host.limits(memory="48M").init(False).run(*EAT)
+    assert completed.oom_killed
+    assert completed.signal == signal.SIGKILL
+
+
+def test_who_stays_within_the_limit_is_not(host):
+    completed = host.limits(memory="128M").run("python3", "-c", "bytearray(16 << 20)").check()
+    assert not completed.oom_killed
+
+
+def test_a_payload_that_kills_itself_is_no_oom_kill(host):
+    completed = host.limits(memory="128M").run("sh", "-c", "kill -9 $$")
+    assert completed.signal == signal.SIGKILL
+    assert not completed.oom_killed
+
+
+def test_the_peak_of_memory_is_that_of_the_whole_container(host):
+    """A file in memory is not in the resident set of any process that reads none of it."""
+    completed = (
+        host.limits(memory="128M").run("sh", "-c", "head -c 40000000 /dev/zero > /dev/shm/file").check()
+    )
+    assert 40_000_000 < completed.usage.memory_peak <= 128 * MIB
+
+
+def test_a_fork_bomb_ends_at_the_limit(host):
+    code = "import os, signal\ncount = 0\ntry:\n while os.fork(): count += 1\n signal.pause()\nexcept OSError as error: print(count, error.errno)"
+    count, number = host.limits(pids=12).run("python3", "-c", code).check().stdout.split()
+    assert int(number) == 11
+    assert 5 < int(count) < 12
+
+
+def test_a_limit_that_leaves_no_place_for_the_payload_is_explained(host):
+    """The init takes the only one."""
+    with pytest.raises(CommandNotExecutable, match="limit on processes") as caught:
+        host.limits(pids=1).run("true")
+    assert "pids=" in caught.value.__notes__[0]
+
+
+def test_a_quota_of_processor_time_slows_down(host):
+    """A tenth of a second of work takes longer than that with a tenth of a processor."""
+    code = "import time\nbegan = time.monotonic()\nwhile time.process_time() < 0.1: pass\nprint(time.monotonic() - began)"
+    assert float(host.limits(cpus=0.1).run("python3", "-c", code).check().stdout) > 0.3
+
+
+def test_files_are_a_limit_on_each_process(host):
+    assert host.limits(files=123).run("sh", "-c", "ulimit -n").stdout == "123\n"
+
+
+def test_limits_without_a_group_need_none():
+    """``files`` is setrlimit(2) alone, which everybody may."""
+    assert Container("host:").limits(files=99).run("sh", "-c", "ulimit -n").stdout == "99\n"
+
+
+# --- where the group is ---------------------------------------------------------------------------------
+
+
+def test_the_container_sees_its_own_group_as_the_root(host):
+    """Whether its child was made for it or in advance."""
+    for _ in range(3):
+        text = host.limits(memory="128M", pids=50).run("cat", "/proc/self/cgroup").check().stdout
+        assert "pycontain" not in text
+
+
+def test_a_container_without_limits_has_no_group_and_its_own_view(host):
+    with host.limits(pids=50).start("sleep", "600"), host.start("sleep", "600") as running:
+        assert group_of(running) == {}
+    lines = host.run("cat", "/proc/self/cgroup").check().stdout.splitlines()
+    assert {line.split(":", 2)[2] for line in lines} == {"/"}
+
+
+def test_what_is_executed_counts_in_the_same_group(host):
+    """The first has a child of its own, the next ones spares."""
+    with host.limits(memory="128M", pids=50).start("sleep", "600") as running:
+        groups = group_of(running)
+        with open(f"/proc/{running.pid}/cgroup") as file:
+            seen_from_outside = file.read()
+        assert groups
+        for _ in range(3):
+            assert (
+                running.exec("cat", "/proc/self/cgroup").check().stdout
+                == running.exec("cat", "/proc/1/cgroup").check().stdout
+            )
+        assert "pycontain-" in seen_from_outside
+
+
+def test_who_is_executed_and_takes_too_much_is_killed(host):
+    with host.limits(memory="48M").start("sleep", "600") as running:
+        for _ in range(3):
+            assert running.exec(*EAT).signal == signal.SIGKILL
+        assert running.status == "running"
+        running.kill()
+        assert running.wait().oom_killed
+
+
+def test_executed_commands_count_as_processes(host):
+    with host.limits(pids=3).start("sleep", "600") as running:
+        for _ in range(2):
+            with pytest.raises(CommandNotExecutable, match="limit on processes"):
+                running.exec("true")
+
+
+# --- what is said ---------------------------------------------------------------------------------------
+
+
+def test_a_plan_shows_the_files_and_values(host):
+    lines = str(host.limits(memory="64M", pids=7).plan("true")).splitlines()
+    line = next(line for line in lines if "cgroup.procs" in line)
+    assert "zygote" in line
+    assert '"67108864"' in line
+    assert 'write("pids.max", "7")' in line
+
+
+def test_a_plan_makes_no_group(host):
+    before = set(_cgroups())
+    host.limits(memory="64M").plan("true")
+    assert set(_cgroups()) == before
+
+
+def test_a_plan_says_what_the_host_cannot_keep(host):
+    if delegation.Access.probe().versions()["memory"] == 2:
+        pytest.skip("this host can keep all of it")
+    wanted = host.limits(memory="128M", memory_high="64M", required=False)
+    assert "without limits on memory_high" in str(wanted.plan("true")).splitlines()[0]
+    assert wanted.run("true").ok
+
+
+def test_a_limit_that_this_version_does_not_have_is_refused_before_anything_is_made(host):
+    if delegation.Access.probe().versions()["memory"] == 2:
+        pytest.skip("this host can keep all of it")
+    with pytest.raises(HostUnsupported, match="memory_high"):
+        host.limits(memory="128M", memory_high="64M").plan("true")
+
+
+def test_what_the_kernel_refuses_is_told_with_the_next_step(host):
+    access = delegation.Access.probe()
+    if "cpuset" not in access.versions():
+        pytest.skip("no cpuset here")
+    with pytest.raises(HostUnsupported) as caught:
+        host.limits(cpuset="8191").run("true")
+    assert caught.value.__notes__
+    assert host.limits(pids=50).run("true").ok
+
+
+@pytest.mark.rootless
+def test_a_user_without_a_group_is_told_what_to_do():
+    if "memory" in delegation.Access.probe().versions():
+        pytest.skip("this user has one")
+    with pytest.raises(HostUnsupported, match="memory") as caught:
+        Container("host:").limits(memory="64M").run("true")
+    assert caught.value.needs
+    assert caught.value.found
+    assert caught.value.__notes__
+
+
+@pytest.mark.rootless
+def test_a_user_without_a_group_can_do_without():
+    if "memory" in delegation.Access.probe().versions():
+        pytest.skip("this user has one")
+    wanted = Container("host:").limits(memory="64M", pids=9, required=False)
+    assert "without limits on memory, pids" in str(wanted.plan("true")).splitlines()[0]
+    assert wanted.run("true").ok
+
+
+# --- what is left ---------------------------------------------------------------------------------------
+
+
+def test_no_group_stays_after_the_end_of_an_owner(host, tmp_path):
+    before = set(_cgroups())
+    code = "from pycontain import Container; Container('host:').limits(pids=50, memory='64M').run('true').check()"
+    assert run_owner(code, state=tmp_path) == (0, "", "")
+    assert set(_cgroups()) <= before
+    assert os.listdir(tmp_path) == []
+
+
+OWNER = """
+    import time
+    from pycontain import Container
+    container = Container("host:").limits(pids=50, memory="64M")
+    held = [container.start("sleep", "600") for _ in range(3)]
+    container.run("true")
+    print(held[0]._prepared.engine.pidfd, flush=True)
+    time.sleep(600)
+"""
+
+
+def children_of(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return list(map(int, file.read().split()))
+
+
+@pytest.mark.parametrize("with_zygote", [False, True], ids=["owner", "owner and zygote"])
+def test_no_group_stays_after_a_killed_owner_and_the_next_start(host, tmp_path, with_zygote):
+    before = set(_cgroups())
+    with start_owner(OWNER, state=tmp_path, python=()) as owner:
+        assert owner.stdout.readline()
+        assert set(_cgroups()) - before
+        for pid in [*(children_of(owner.pid) if with_zygote else []), owner.pid]:
+            os.kill(pid, signal.SIGKILL)
+        owner.communicate()
+    assert run_owner("import pycontain; pycontain.prewarm()", state=tmp_path) == (0, "", "")
+    assert comes_true(lambda: set(_cgroups()) <= before)
+    assert comes_true(lambda: os.listdir(tmp_path) == [])
+
+
+def test_many_containers_leave_no_group_below_that_of_the_zygote(host):
+    """The fixture of every test sees groups that stay; this makes it look at more than one."""
+    limited = host.limits(pids=50)
+    with limited.start("sleep", "600"), limited.start("sleep", "600"):
+        for _ in range(5):
+            limited.run("true").check()
