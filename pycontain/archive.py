@@ -193,7 +193,7 @@ class Archived:
     @property
     def references(self) -> tuple[Reference, ...]:
         """The names that are references. A tag alone names no repository, so it is none."""
-        found = {}  # two annotations may say the same
+        found: dict[Reference, None] = {}  # two annotations may say the same
         for name in self.names:
             if ":" in name or "/" in name:
                 with suppress(InvalidReference):
