@@ -581,7 +581,9 @@ def control_group(spec: ContainerSpec, engine: Engine) -> Cgroup:
     return group
 
 
-def sandbox_spec(spec: ContainerSpec, image: RunnableImage, host: HostFacts, cgroup: Cgroup) -> SandboxSpec:
+def sandbox_spec(
+    spec: ContainerSpec, image: RunnableImage, host: HostFacts, cgroup: Cgroup = NO_CGROUP
+) -> SandboxSpec:
     """What the image says, overridden by what the container says."""
     return SandboxSpec(
         rootfs=image.rootfs,
