@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pycontain.container import Container
     from pycontain.diagnosis import doctor
-    from pycontain.image import Image
+    from pycontain.image import Image, Store
     from pycontain.process import Completed, Running
     from pycontain.runtime.engine import prewarm, shutdown
-    from pycontain.store.store import Store
 
 __version__ = "0.1.0"
 
@@ -22,7 +21,7 @@ _HOMES = {
     "Container": "pycontain.container",
     "Running": "pycontain.process",
     "Image": "pycontain.image",
-    "Store": "pycontain.store.store",
+    "Store": "pycontain.image",
     "doctor": "pycontain.diagnosis",
     "prewarm": "pycontain.runtime.engine",
     "shutdown": "pycontain.runtime.engine",

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Literal, Self, TypeVar, overload
 
 import attrs
 
-from pycontain import image as images
 from pycontain import process
 from pycontain.errors import InvalidSpec
+from pycontain.oci.platform import Platform
 from pycontain.oci.source import Source, parse_source
+from pycontain.runnable import runnable
 from pycontain.runtime import engine as engines
 from pycontain.sandbox import capabilities as caps
 from pycontain.sandbox.compile import compile_exec, compile_plan
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from pycontain.image import Image
     from pycontain.process import Completed, Running
+    from pycontain.runnable import StoredSource
     from pycontain.runtime.engine import Engine
     from pycontain.sandbox.host import HostFacts
     from pycontain.sandbox.image import RunnableImage
@@ -198,7 +201,7 @@ def _host_path(given: str | os.PathLike[str]) -> HostPath:
 class ContainerSpec:
     """What a :class:`Container` describes. None means: as the image says."""
 
-    image: Source
+    image: Source | StoredSource
     entrypoint: tuple[str, ...] | None = None
     env: tuple[tuple[str, str], ...] = attrs.field(
         default=(), repr=lambda env: repr(tuple(name for name, _ in env))
@@ -213,6 +216,8 @@ class ContainerSpec:
     read_only: bool = False
     init: bool = True
     stop_signal: str | None = None
+    pull: str = "missing"
+    platform: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
     capabilities: frozenset[str] = caps.DEFAULT
     seccomp: Profile | str = "default"
@@ -221,9 +226,13 @@ class ContainerSpec:
     limits_required: bool = True
 
 
-def _described(given: str | ContainerSpec) -> ContainerSpec:
+def _described(given: str | Image | ContainerSpec) -> ContainerSpec:
     if isinstance(given, ContainerSpec):
         return given
+    if not isinstance(given, str) and hasattr(
+        given, "source"
+    ):  # an Image, whose module need not be loaded for this
+        return ContainerSpec(given.source)
     if not isinstance(given, str):
         raise InvalidSpec(
             f"an image is named by a text, not by {given!r}", hint='for example Container("host:")'
@@ -348,6 +357,18 @@ class Container:
         with _Door() as door:
             parsed = door.read(process.parse_signal, signal)
         return self._with(stop_signal=parsed)
+
+    def pull(self, policy: str) -> Container:
+        """When to ask a registry for the image: ``missing`` (the default), ``always``, ``newer`` or ``never``."""
+        from pycontain.remote import Policy  # noqa: PLC0415 - loads what only registries need
+
+        return self._with(pull=str(Policy.parse(policy)))
+
+    def platform(self, platform: str) -> Container:
+        """Choose from an image of several platforms, such as ``"linux/arm64"``; without it, this machine's."""
+        with _Door() as door:
+            parsed = door.read(Platform.parse, platform)
+        return self._with(platform=str(parsed))
 
     def label(self, labels: Mapping[str, str] | None = None, /, **more: str) -> Container:
         """Attach labels, for people and programs; they change nothing inside."""
@@ -505,21 +526,21 @@ class Container:
 
     def prepare_exec(
         self,
-        engine: Engine,
+        running: process.Prepared,
         argv: tuple[str, ...],
         *,
         env: Mapping[str, str] | None,
         user: str | int | None,
         workdir: str | None,
     ) -> process.Prepared:
-        """What :meth:`Running.exec` needs; not for others."""
+        """What :meth:`Running.exec` needs for a command beside *running*; not for others."""
+        engine, image = running.engine, running.compiled.image
         changed = self if env is None else self.env(env)
         changed = changed if user is None else changed.user(user)
         changed = changed if workdir is None else changed.workdir(workdir)
-        key = ("exec", changed.spec)
+        key = ("exec", changed.spec, image)
         compiled: process.Compiled | None = engine.plans.get(key)
         if compiled is None:
-            image = images.runnable(self.spec.image, engine)
             sandbox = sandbox_spec(changed.spec, image, engine.facts, control_group(changed.spec, engine))
             sandbox = attrs.evolve(sandbox, init=True)
             compiled = process.Compiled.of(sandbox, compile_exec(sandbox, engine.facts), image)
@@ -528,12 +549,14 @@ class Container:
 
     def _prepare(self, argv: tuple[str, ...]) -> process.Prepared:
         engine = engines.engine()
-        compiled: process.Compiled | None = engine.plans.get(self.spec)
+        # An image may get another tree under the same name at any time; the plan goes with the tree.
+        image = runnable(self.spec.image, engine, policy=self.spec.pull, platform=self.spec.platform)
+        key = (self.spec, image)
+        compiled: process.Compiled | None = engine.plans.get(key)
         if compiled is None:
-            image = images.runnable(self.spec.image, engine)
             sandbox = sandbox_spec(self.spec, image, engine.facts, control_group(self.spec, engine))
             compiled = process.Compiled.of(sandbox, compile_plan(sandbox, engine.facts), image)
-            engine.remember(self.spec, compiled)
+            engine.remember(key, compiled)
         return compiled.prepare(engine, command_line(self.spec, compiled.image, argv))
 
 
@@ -599,6 +622,8 @@ def sandbox_spec(
         capabilities=spec.capabilities,
         masked_paths=(*MASKED_PATHS, *image.masked_paths),
         rlimits=spec.rlimits,
+        make_workdir=spec.workdir
+        is None,  # image-spec's WorkingDir is made, as Docker does; a user's own must be there
         cgroup=cgroup,
         seccomp=seccomp_program(spec, host),
         seccomp_name=spec.seccomp if isinstance(spec.seccomp, str) else "given",

@@ -492,11 +492,10 @@ class Running:
             raise InvalidSpec("there is no command to execute", hint="give one: .exec('ls', '-l')")
         if self._watched.done.is_set():
             raise SandboxError(f"the container {self.name} has exited", hint="start it again")
-        engine = self._prepared.engine
-        prepared = self._container.prepare_exec(engine, argv, env=env, user=user, workdir=workdir)
+        prepared = self._container.prepare_exec(self._prepared, argv, env=env, user=user, workdir=workdir)
         exchange = Exchange(input_=run.input, limit=run.max_output)
         try:
-            _send(engine, ("exec", self.id, new_id(), exchange.options, *prepared.wire()), exchange)
+            _send(prepared.engine, ("exec", self.id, new_id(), exchange.options, *prepared.wire()), exchange)
             completed = _converse(exchange, prepared, run, began)
         finally:
             exchange.close()

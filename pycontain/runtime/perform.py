@@ -255,8 +255,11 @@ def mount_filesystem(  # noqa: D103 - as the step says
 
 
 def make_directory(child: Child, path: str, mode: int) -> None:
-    """mkdir(2); one that exists is left as it is."""
-    _make_directory(child, path, mode)
+    """mkdir(2), of its parents too; what exists is left as it is."""
+    try:
+        _make_directory(child, path, mode)
+    except FileNotFoundError:
+        _make(child, path, directory=True)
 
 
 def make_device(child: Child, path: str, major: int, minor: int, mode: int) -> None:

@@ -102,6 +102,7 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
                 cgroup(spec),
                 rootfs(spec, host),
                 mounts(spec),
+                working_directory(spec),
                 files(spec),
                 read_only_root(spec),
                 image_masks(spec),
@@ -224,6 +225,12 @@ def mounts(spec: SandboxSpec) -> Iterator[Step]:
         )
         wanted.append((tmpfs.target, step))
     yield from (step for _, step in sorted(wanted, key=lambda pair: pair[0].split("/")))
+
+
+def working_directory(spec: SandboxSpec) -> Iterator[Step]:
+    """An image may name a directory that it does not hold."""
+    if spec.make_workdir and spec.workdir != "/":
+        yield MakeDirectory(spec.workdir, because="image-spec: config.WorkingDir is made when it is missing")
 
 
 _OWN_FILES = (

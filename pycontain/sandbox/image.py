@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pycontain.sandbox.paths import RootPath
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class RunnableImage:
     """What image-spec's ``config`` says about running, over a tree that is on disk."""
 

@@ -105,6 +105,7 @@ class SandboxSpec:
     argv: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = (("PATH", DEFAULT_PATH),)
     workdir: RootPath = TOP
+    make_workdir: bool = False
     user: str = ""
     hostname: str = ""
     mounts: tuple[Mount, ...] = ()

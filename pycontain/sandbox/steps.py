@@ -391,7 +391,7 @@ class MountFilesystem(Step):
 
 @attrs.frozen
 class MakeDirectory(Step):
-    """mkdir(2) below the root; one that exists is left as it is."""
+    """mkdir(2) below the root, of missing parents too; what exists is left as it is."""
 
     path: RootPath
     mode: int = 0o755

@@ -103,6 +103,8 @@ class Blobs:
             return expected
         stream = io.BytesIO(source) if isinstance(source, bytes) else source
         with Incoming(self, f"put-{os.urandom(12).hex()}", expected, keep=False) as incoming:
+            if incoming.complete:  # another process has stored it since we looked
+                return incoming.commit(media_type)
             while chunk := stream.read(_CHUNK):
                 incoming.write(chunk)
             return incoming.commit(media_type)

@@ -86,11 +86,11 @@ class Folder:
 
 
 def default_path() -> str:
-    """``PYCONTAIN_STORE``; else ``/var/lib/pycontain`` for root, and for others a folder below ``XDG_DATA_HOME``."""
+    """``PYCONTAIN_STORE``; else ``/var/lib/pycontain/store`` for root, and for others a folder below ``XDG_DATA_HOME``."""
     if chosen := os.environ.get("PYCONTAIN_STORE"):
         return chosen
     if os.geteuid() == 0:
-        return "/var/lib/pycontain"
+        return "/var/lib/pycontain/store"
     above = os.environ.get("XDG_DATA_HOME", "")
     if not above.startswith("/"):  # the XDG specification: relative paths are to be ignored
         above = os.path.expanduser("~/.local/share")

@@ -60,7 +60,7 @@ class StoredImage:
 class Store:
     """The images in the folder *path*, which is created when needed.
 
-    Without *path*: ``PYCONTAIN_STORE``, else ``/var/lib/pycontain`` for root and ``pycontain`` below ``XDG_DATA_HOME`` for
+    Without *path*: ``PYCONTAIN_STORE``, else ``/var/lib/pycontain/store`` for root and ``pycontain`` below ``XDG_DATA_HOME`` for
     others. Opening an existing store is cheap, and a store holds nothing open.
     """
 

@@ -100,7 +100,7 @@ def test_the_environment_names_the_default_store(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("euid", "xdg", "expected"),
     [
-        (0, "/x", "/var/lib/pycontain"),
+        (0, "/x", "/var/lib/pycontain/store"),
         (7, "/x", "/x/pycontain"),
         (7, "", "/people/u/.local/share/pycontain"),
         (7, "relative", "/people/u/.local/share/pycontain"),
