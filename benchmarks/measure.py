@@ -59,21 +59,23 @@ def in_a_row(once: Once, times: int) -> Once:
     return lambda: statistics.fmean(once() for _ in range(times))
 
 
-def interleave(contestants: Mapping[Name, Once], rounds: int) -> dict[Name, list[float]]:
-    """Every contestant once per round, always in the same order; the first rounds are thrown away."""
+def interleave(
+    contestants: Mapping[Name, Once], rounds: int, pause: float = PAUSE
+) -> dict[Name, list[float]]:
+    """Every contestant once per round, in the same order, each after *pause* seconds; the first rounds do not count."""
     found: dict[Name, list[float]] = {name: [] for name in contestants}
     for number in range(-min(_WARM_UP, rounds), rounds):
         for name, once in contestants.items():
-            time.sleep(PAUSE)
+            time.sleep(pause)
             took = once()
             if number >= 0:
                 found[name].append(took)
     return found
 
 
-def compare(row: Row, ours: Once, peer: Once, rounds: int) -> Row:
+def compare(row: Row, ours: Once, peer: Once, rounds: int, pause: float = PAUSE) -> Row:
     """Fill *row*: the score is the median of the ratios of the pairs."""
-    series = interleave({"ours": ours, "peer": peer}, rounds)
+    series = interleave({"ours": ours, "peer": peer}, rounds, pause)
     ratio = statistics.median(
         mine / theirs for mine, theirs in zip(series["ours"], series["peer"], strict=True)
     )
@@ -82,12 +84,12 @@ def compare(row: Row, ours: Once, peer: Once, rounds: int) -> Row:
     )
 
 
-def against(bench: Bench, row: Row, ours: Once, peer: Peer, rounds: int) -> Row:
+def against(bench: Bench, row: Row, ours: Once, peer: Peer, rounds: int, pause: float = PAUSE) -> Row:
     """Compare with a *peer* that may not be there."""
     row = attrs.evolve(row, peer=peer.name, goal=peer.goal)
     try:
         with peer.open(bench) as theirs:
-            return compare(row, ours, theirs, rounds)
+            return compare(row, ours, theirs, rounds, pause)
     except Unavailable as reason:
         return attrs.evolve(row, missing=str(reason))
 

@@ -38,7 +38,12 @@ _MOUNTS = (0, 10, 50)
 
 def measure(bench: Bench) -> Iterator[Row | Growth]:
     for peer in _PEERS:
-        yield against(bench, Row("start", 'run("true")', ""), bench.run_true(), peer, bench.rounds)
+        yield against(
+            bench, Row("start", 'run("true"), in turn', ""), bench.run_true(), peer, bench.rounds, 0
+        )
+    for peer in _IN_A_ROW:
+        row = Row("start", 'run("true"), after 20 ms of rest', "")
+        yield against(bench, row, bench.run_true(), peer, bench.rounds)
     for peer in _IN_A_ROW:
         row = Row("start", f"{_RUN} runs without a pause, each", "")
         yield against(bench, row, in_a_row(bench.run_true(), _RUN), _repeated(peer), bench.long_rounds)
