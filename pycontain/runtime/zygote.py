@@ -112,12 +112,10 @@ class Zygote:
         self.prefix = b""  # the first steps of the last plan, for the next spare
         self.spare: child.Spare | None = None
         self.spares: dict[str, child.Spare] = {}  # for the next exec in a container that had one lately
-        self.wanted: dict[
-            str, bytes
-        ] = {}  # containers that shall get one, with the first steps of their last exec
-        self.lines: dict[
-            int, socket.socket
-        ] = {}  # to spares that were given a task, until their payload runs
+        # Containers that shall get such a spare, with the first steps of their last exec.
+        self.wanted: dict[str, bytes] = {}
+        # To spares that were given a task, until their payload runs.
+        self.lines: dict[int, socket.socket] = {}
         self.home: Home | None = None  # of the control groups; made by the first container with limits
         self.closing = False
         self.poll.register(control, select.EPOLLIN)
