@@ -138,17 +138,33 @@ def _mounts():
 
 
 def _cgroups():
-    """All of ours, but those of the living engine that stay as long as it does, when there are no groups below them."""
+    """All of ours, but those of the living engine that stay as long as it does, when there are no groups below them.
+
+    Ours lie below the control groups of this process, so tests that run in groups of their own do not see each other's.
+    """
     engine = engines._engine
     kept = set()
     if engine is not None and not engine._closed:
         kept = {f"pycontain-{Path(engine.folder).name}", Path(engine._leaf).name}
-    for mount in _mounts():
-        folder, kind, *_ = mount.split()
+    for top in _own_groups(f"pycontain-owner-{os.getpid()}"):
+        for path, names, _ in os.walk(top):
+            ours = (name for name in names if "pycontain" in name or Path(path).name in kept)
+            yield from (f"{path}/{name}" for name in ours if name not in kept)
+
+
+def _own_groups(leaf):
+    """The directory of our control group in each hierarchy, or the one above where we moved into a *leaf*."""
+    paths = {}  # by controllers, proc_pid_cgroup(5); the empty text is v2
+    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+        _, controllers, path = line.split(":", 2)
+        paths[controllers] = path.removesuffix(f"/{leaf}")
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        fields = line.split()
+        kind, _, options = fields[fields.index("-") + 1 :]
         if kind in {"cgroup", "cgroup2"}:
-            for path, names, _ in os.walk(folder):
-                ours = (name for name in names if "pycontain" in name or Path(path).name in kept)
-                yield from (f"{path}/{name}" for name in ours if name not in kept)
+            names = "" if kind == "cgroup2" else options.removeprefix("rw,").removeprefix("xattr,")
+            own = f"{fields[4]}{paths.get(names, '')}"
+            yield own if os.path.isdir(own) else fields[4]  # it may be mounted from below its top
 
 
 def _layers_in_use(zygote):
