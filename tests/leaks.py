@@ -146,14 +146,15 @@ def _cgroups():
     kept = set()
     if engine is not None and not engine._closed:
         kept = {f"pycontain-{Path(engine.folder).name}", Path(engine._leaf).name}
-    for top in _own_groups(f"pycontain-owner-{os.getpid()}"):
+    for top in own_groups():
         for path, names, _ in os.walk(top):
             ours = (name for name in names if "pycontain" in name or Path(path).name in kept)
             yield from (f"{path}/{name}" for name in ours if name not in kept)
 
 
-def _own_groups(leaf):
-    """The directory of our control group in each hierarchy, or the one above where we moved into a *leaf*."""
+def own_groups():
+    """The directory of our control group in each hierarchy; or the one above, where the engine moved us into a leaf."""
+    leaf = f"pycontain-owner-{os.getpid()}"
     paths = {}  # by controllers, proc_pid_cgroup(5); the empty text is v2
     for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
         _, controllers, path = line.split(":", 2)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from leaks import Snapshot, wait_for_leaks
+from leaks import Snapshot, own_groups, wait_for_leaks
 
 import pycontain
 from pycontain import Container
@@ -52,17 +52,12 @@ def mount(tmp_path):
 
 @contextmanager
 def cgroup(_):
-    path = next((path for path in cgroup_places() if writable(path)), None)
+    places = (Path(own) / f"pycontain-leak-{os.getpid()}" for own in own_groups())
+    path = next((path for path in places if writable(path)), None)
     if path is None:
         pytest.skip("no control group can be made here")
     yield f"cgroups: {path}"
     path.rmdir()
-
-
-def cgroup_places():
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        if " - cgroup" in line:
-            yield Path(line.split()[4]) / f"pycontain-leak-{os.getpid()}"
 
 
 def writable(path):
