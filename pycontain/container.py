@@ -32,6 +32,7 @@ from pycontain.sandbox.limits import (
 from pycontain.sandbox.paths import HostPath, RootPath
 from pycontain.sandbox.size import parse_size
 from pycontain.sandbox.spec import MASKED_PATHS, File, Mount, SandboxSpec, Secret, Tmpfs
+from pycontain.sandbox.sysctl import parse_sysctl, parse_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,7 +134,7 @@ def _bytes(given: str | bytes) -> bytes:
         raise ValueError("the content holds half a surrogate pair; give it as bytes") from None
 
 
-def _mapping(given: Mapping[str, str] | None) -> dict[str, str]:
+def _mapping(given: Mapping[str, Value] | None) -> dict[str, Value]:
     if given is None:
         return {}
     if not isinstance(given, Mapping):
@@ -222,6 +223,7 @@ class ContainerSpec:
     capabilities: frozenset[str] = caps.DEFAULT
     seccomp: Profile | str = "default"
     rlimits: tuple[tuple[str, int, int], ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
     limits: Limits = NO_LIMITS
     limits_required: bool = True
 
@@ -417,6 +419,18 @@ class Container:
             door.refuse(above, f"the soft limit {name} is above the hard one")
         others = tuple(limit for limit in self.spec.rlimits if limit[0] != name)
         return self._with(rlimits=(*others, (name, low, top)))
+
+    def sysctl(self, settings: Mapping[str, str | int] | None = None, /, **more: str | int) -> Container:
+        """Set kernel settings of the container's own namespaces: ``{"net.ipv4.ip_unprivileged_port_start": 0}``.
+
+        They are those of ``net.*``, ``fs.mqueue.*``, and of ``kernel`` the domain name and what belongs to System V IPC.
+        """
+        with _Door() as door:
+            given = (door.read(_mapping, settings) or {}) | more
+            read = {
+                door.read(parse_sysctl, name): door.read(parse_value, value) for name, value in given.items()
+            }
+        return self._with(sysctls=tuple({**dict(self.spec.sysctls), **read}.items()))
 
     def limits(
         self,
@@ -622,6 +636,7 @@ def sandbox_spec(
         capabilities=spec.capabilities,
         masked_paths=(*MASKED_PATHS, *image.masked_paths),
         rlimits=spec.rlimits,
+        sysctls=spec.sysctls,
         make_workdir=spec.workdir
         is None,  # image-spec's WorkingDir is made, as Docker does; a user's own must be there
         cgroup=cgroup,

@@ -73,6 +73,8 @@ _umount2 = _libc.umount2
 _umount2.argtypes = [_path, _int]
 _unshare = _libc.unshare
 _unshare.argtypes = [_int]
+_setdomainname = _libc.setdomainname
+_setdomainname.argtypes = [_path, ctypes.c_size_t]
 _setns = _libc.setns
 _setns.argtypes = [_int, _int]
 
@@ -146,6 +148,12 @@ def pivot_root(new_root: str, put_old: str) -> None:
         ctypes.cast(new, ctypes.c_void_p).value or 0,
         ctypes.cast(old, ctypes.c_void_p).value or 0,
     )
+
+
+def setdomainname(name: str) -> None:
+    """setdomainname(2)."""
+    if _setdomainname(name.encode(), len(name.encode())) < 0:
+        raise _fail()
 
 
 def open_tree(dirfd: int, path: str, flags: int) -> int:

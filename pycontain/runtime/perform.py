@@ -288,6 +288,15 @@ def _device_tree(source: str) -> int:
     return tree
 
 
+def write_sysctl(child: Child, path: str, value: str) -> None:
+    """write(2) below the staged /proc/sys."""
+    fd = _open(child, path, os.O_WRONLY, resolve=_PLAIN)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
 def make_link(child: Child, target: str, path: str) -> None:
     """symlink(2)."""
     parent, name = _open_parent(child, path)
@@ -422,6 +431,12 @@ def set_hostname(child: Child, name: str) -> None:
     socket.sethostname(child.hostname)
 
 
+def set_domainname(child: Child, name: str) -> None:
+    """setdomainname(2)."""
+    del child
+    syscalls.setdomainname(name)
+
+
 def bring_loopback_up(child: Child) -> None:
     """Set IFF_UP on lo."""
     del child
@@ -541,6 +556,7 @@ DOERS: dict[str, Callable[..., None]] = {
     "MakeDevice": make_device,
     "BindDevice": bind_device,
     "MakeLink": make_link,
+    "WriteSysctl": write_sysctl,
     "MountFiles": mount_files,
     "InstallFile": install_file,
     "MaskPath": mask_path,
@@ -548,6 +564,7 @@ DOERS: dict[str, Callable[..., None]] = {
     "ReadOnlyRoot": read_only_root,
     "PivotRoot": pivot_root,
     "SetHostname": set_hostname,
+    "SetDomainname": set_domainname,
     "BringLoopbackUp": bring_loopback_up,
     "ResolveUser": resolve_user_step,
     "ChangeDirectory": change_directory,

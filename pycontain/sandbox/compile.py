@@ -38,6 +38,7 @@ from pycontain.sandbox.steps import (
     ReadOnlyRoot,
     ResolveUser,
     SetCapabilities,
+    SetDomainname,
     SetHostname,
     SetIdentity,
     SetNoNewPrivs,
@@ -46,7 +47,9 @@ from pycontain.sandbox.steps import (
     SetSeccomp,
     Step,
     UnshareCgroup,
+    WriteSysctl,
 )
+from pycontain.sandbox.sysctl import swapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,6 +101,7 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
                 namespaces(),
                 stage(),
                 devices(host),
+                sysctls(spec),
                 kernel_masks(spec),
                 cgroup(spec),
                 rootfs(spec, host),
@@ -174,6 +178,15 @@ def devices(host: HostFacts) -> Iterator[Step]:
     )
     yield MakeDirectory(StagePath("/dev/mqueue"))
     yield MountFilesystem("mqueue", StagePath("/dev/mqueue"), _CONFINED, because="mq_overview(7)")
+
+
+def sysctls(spec: SandboxSpec) -> Iterator[Step]:
+    """Settings of the own namespaces, before /proc/sys becomes read-only."""
+    for name, value in spec.sysctls:
+        if name == "kernel.domainname":
+            yield SetDomainname(value, because=".sysctl()")
+        else:
+            yield WriteSysctl(StagePath(f"/proc/sys/{swapped(name)}"), value, because=".sysctl()")
 
 
 def kernel_masks(spec: SandboxSpec) -> Iterator[Step]:

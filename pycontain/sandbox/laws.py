@@ -169,6 +169,7 @@ _ORDER = (
     (steps.SetHostname, steps.InstallFile),
     (steps.ResolveUser, steps.SetIdentity),
     (steps.SetResourceLimit, steps.SetIdentity),
+    (steps.WriteSysctl, steps.ReadOnlyPath),
 )
 
 

@@ -117,6 +117,7 @@ class SandboxSpec:
     masked_paths: tuple[RootPath, ...] = MASKED_PATHS
     read_only_paths: tuple[RootPath, ...] = READ_ONLY_PATHS
     rlimits: tuple[tuple[str, int, int], ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
     cgroup: Cgroup = NO_CGROUP
     seccomp: bytes | None = attrs.field(default=None, repr=False)
     seccomp_name: str = "default"

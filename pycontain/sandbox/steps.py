@@ -21,6 +21,7 @@ import attrs
 from pycontain.kernel import constants
 from pycontain.sandbox import capabilities
 from pycontain.sandbox.paths import StagePath
+from pycontain.sandbox.sysctl import swapped
 
 if TYPE_CHECKING:
     from pycontain.sandbox.paths import HostPath, RootPath
@@ -220,6 +221,46 @@ class SetParentDeathSignal(Step):
 
 
 # --- the root file system -------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class WriteSysctl(Step):
+    """write(2) of a setting of the own namespaces, in the staged /proc/sys."""
+
+    path: StagePath
+    value: str
+
+    def __str__(self) -> str:
+        return f"write({_root(self.path)}, {_quote(self.value)})"
+
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
+        """Kernels differ in what they have, and in what they leave to a namespace."""
+        del path
+        name = swapped(self.path.removeprefix("/proc/sys/"))
+        match number:
+            case errno.ENOENT:
+                return (
+                    f"this kernel has no setting {name} for a namespace",
+                    "leave it out, or load the module that has it",
+                )
+            case errno.EACCES | errno.EPERM:
+                return (
+                    f"this kernel lets nobody set {name} for this container alone",
+                    "leave it out; in a user namespace the settings of System V IPC need Linux 5.19",
+                )
+            case errno.EINVAL | errno.ERANGE:
+                return f"the kernel does not take {self.value!r} for {name}", "correct the value"
+        return None
+
+
+@attrs.frozen
+class SetDomainname(Step):
+    """setdomainname(2): kernel.domainname, whose file belongs to the machine's root whoever has the namespace."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"setdomainname({_quote(self.name)})"
 
 
 @attrs.frozen

@@ -63,12 +63,20 @@ FULL = SandboxSpec(
     seccomp=bytes(8 * 3),
 )
 
+WALLS = attrs.evolve(
+    PLAIN,
+    sysctls=(("net.ipv4.ip_forward", "1"), ("kernel.domainname", "example.org")),
+    seccomp=bytes(8 * 3),
+)
+
 GOLDEN = {
     "root": compile_plan(PLAIN, ROOT),
     "rootless": compile_plan(PLAIN, ROOTLESS),
     "rootless-single-id": compile_plan(PLAIN, SINGLE),
     "full": compile_plan(FULL, ROOT),
     "full-rootless": compile_plan(FULL, ROOTLESS),
+    "walls": compile_plan(WALLS, ROOT),
+    "walls-single-id": compile_plan(WALLS, SINGLE),
     "exec": compile_exec(FULL, ROOT),
 }
 

@@ -63,6 +63,9 @@ sandbox_specs = st.builds(
         ),
         st.dictionaries(st.sampled_from(["memory", "pids", "cpuset"]), st.sampled_from([1, 2])),
     ),
+    sysctls=st.lists(
+        st.sampled_from([("net.ipv4.ip_forward", "1"), ("kernel.domainname", "box")]), unique=True
+    ).map(tuple),
     seccomp=st.none() | st.just(bytes(16)),
 )
 single = (IdRange(0, 1000, 1),)
