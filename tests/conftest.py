@@ -1,10 +1,11 @@
-"""Three rings, and what holds for them.
+"""Four rings, and what holds for them.
 
-*pure* runs anywhere. *kernel* and *against* make real containers: no test of theirs may leave anything behind, and
+*pure* runs anywhere. *kernel*, *against* and *attacks* make real containers: no test of theirs may leave anything behind, and
 none touches the user's state folder or, as root, the mounts of the machine.
 """
 
 import os
+import pwd
 import shutil
 import tempfile
 from pathlib import Path
@@ -17,7 +18,7 @@ from pycontain.kernel import syscalls
 from pycontain.runtime.probe import is_privileged
 
 TESTS = Path(__file__).parent
-RINGS_OF_CONTAINERS = {"kernel", "against"}
+RINGS_OF_CONTAINERS = {"kernel", "against", "attacks"}
 
 
 def ring_of(item):
@@ -70,3 +71,19 @@ def state_folder(private_mounts):
     left = os.listdir(folder)
     shutil.rmtree(folder, ignore_errors=True)
     assert left == [], f"shutdown() left {left} in the state folder"
+
+
+def _granted(path):
+    """Whether subuid(5) names this user, by name or number."""
+    names = {pwd.getpwuid(os.getuid()).pw_name, str(os.getuid())}
+    file = Path(path)
+    return file.exists() and any(line.split(":")[0] in names for line in file.read_text().splitlines())
+
+
+@pytest.fixture(scope="session")
+def privilege():
+    """Who runs the tests: "root", "subids" (a user with subordinate ids) or "single" (one without)."""
+    if is_privileged():
+        return "root"
+    subordinate = _granted("/etc/subuid") and _granted("/etc/subgid")
+    return "subids" if subordinate and shutil.which("newuidmap") and shutil.which("newgidmap") else "single"
