@@ -371,10 +371,13 @@ def _unpack(store: Store, found: Found, arrivals: Arrivals, unpacking: Unpacking
     for layer in found.layers:
         committed = snapshots.find(layer.chain_id)
         if committed is None:
+            # Who unpacks the same layer is waited for. He is at one at a time too, and no download waits for him.
             with snapshots.prepare(layer.chain_id, parent) as active:
-                arrival = arrivals[layer.descriptor.digest]
-                unpacked = _unpack_layer(store, layer, arrival, active.path, below, unpacking, reporter)
-                committed = snapshots.commit(active, unpacked.written)
+                committed = active.committed
+                if committed is None:
+                    arrival = arrivals[layer.descriptor.digest]
+                    unpacked = _unpack_layer(store, layer, arrival, active.path, below, unpacking, reporter)
+                    committed = snapshots.commit(active, unpacked.written)
         below.insert(0, committed.path)
         parent = layer.chain_id
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,20 @@ from pycontain.errors import StoreError
 from pycontain.oci.digest import Digest
 from pycontain.store.trees import remove_tree
 
+PATIENCE = 20.0  # seconds
 BASE, TOP, OTHER = (Digest.of(name) for name in (b"base", b"top", b"other"))
+
+
+def wait_until_somebody_waits_for_a_lock(place):
+    """proc_locks(5): a line with an arrow is somebody who waits; the file is named by its inode."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        locks = {str(path.stat().st_ino) for path in Path(place).rglob("*.lock")}
+        waiting = [line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+        if any(words[6].rpartition(":")[2] in locks for words in waiting):
+            return
+        time.sleep(0.005)
+    raise AssertionError("nobody waits for a lock")
 
 
 class SnapshotterConformance:
@@ -37,7 +51,8 @@ class SnapshotterConformance:
     def make(self, snapshots, chain_id, parent=None, size=7):
         """Commit a snapshot that holds one file with the chain ID in it."""
         with snapshots.prepare(chain_id, parent) as active:
-            Path(active.path, "file").write_text(str(chain_id))
+            if active.committed is None:
+                Path(active.path, "file").write_text(str(chain_id))
             return snapshots.commit(active, size)
 
     def trees_in(self, place):
@@ -79,15 +94,38 @@ class SnapshotterConformance:
         snapshots.sweep(remove_tree)
         assert self.trees_in(place) == []
 
-    def test_the_first_commit_counts_and_the_second_finds_it(self, snapshots, place):
-        with snapshots.prepare(BASE, None) as first, snapshots.prepare(BASE, None) as second:
+    def test_who_prepares_the_same_waits_and_finds_it_done(self, snapshots, place):
+        found = []
+
+        def prepare():
+            with snapshots.prepare(BASE, None) as second:
+                found.append((second.committed, snapshots.commit(second, 2)))
+
+        with snapshots.prepare(BASE, None) as first:
             Path(first.path, "file").write_text("first")
-            Path(second.path, "file").write_text("second")
+            thread = threading.Thread(target=prepare)
+            thread.start()
+            wait_until_somebody_waits_for_a_lock(place)
+            assert found == []
             made = snapshots.commit(first, 1)
-            assert snapshots.commit(second, 2) == made
-        assert Path(made.path, "file").read_text() == "first"
+        thread.join()
+        assert found == [(made, made)]
         snapshots.sweep(remove_tree)
         assert self.trees_in(place) == [f"{made.path}/file"]
+
+    def test_who_waits_makes_it_himself_when_the_first_gives_up(self, snapshots):
+        made = []
+        thread = threading.Thread(target=lambda: made.append(self.make(snapshots, BASE)))
+        with snapshots.prepare(BASE, None) as first:
+            thread.start()
+            Path(first.path, "other").touch()
+        thread.join()
+        assert made == [snapshots.find(BASE)]
+        assert os.listdir(made[0].path) == ["file"]
+
+    def test_others_are_prepared_meanwhile(self, snapshots):
+        with snapshots.prepare(BASE, None):
+            assert self.make(snapshots, TOP) == snapshots.find(TOP)
 
     def test_many_may_commit_the_same_at_once(self, snapshots):
         found = []
@@ -121,7 +159,9 @@ class SnapshotterConformance:
             snapshots.sweep(remove_tree)
             assert os.path.isdir(active.path)
 
-    def test_sweeping_removes_what_a_killed_process_was_making(self, snapshots, place):
+    @pytest.fixture
+    def half_made(self, snapshots, place):
+        """A snapshotter where a process was killed when it made BASE."""
         code = f"""
 import os, pathlib
 from pycontain.oci.digest import Digest
@@ -133,8 +173,16 @@ os.kill(os.getpid(), 9)
 """
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
         assert len(self.trees_in(place)) == 1
-        snapshots.sweep(remove_tree)
+        return snapshots
+
+    def test_sweeping_removes_what_a_killed_process_was_making(self, half_made, place):
+        half_made.sweep(remove_tree)
         assert self.trees_in(place) == []
+
+    def test_what_a_killed_process_was_making_is_made_from_the_start(self, half_made):
+        with half_made.prepare(BASE, None) as active:
+            assert active.committed is None
+            assert os.listdir(active.path) == []
 
     def test_two_may_sweep_at_once(self, snapshots, place):
         for number in range(20):

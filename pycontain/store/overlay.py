@@ -4,7 +4,7 @@
 
     snapshots/<kind>/<32 hex digits>/fs        a committed layer, named after its chain ID
     snapshots/<kind>/<32 hex digits>/record    the whole chain ID, the parent, the size
-    snapshots/<kind>/new-<random>/fs           an active one, locked by new-<random>.lock
+    snapshots/<kind>/new-<32 digits>/fs        an active one, locked by new-<32 digits>.lock
     snapshots/<kind>/trash-<random>            what is to be removed
 
 128 bits of the chain ID are as hard to collide as a path can afford to be short: the 127 layers that an image may have
@@ -67,18 +67,23 @@ class OverlaySnapshots(Snapshotter):
         """Begin a snapshot. The first of a kind finds out whether the file system can hold it."""
         with storing(self._store.path):
             self._make_folder()
-            name = f"{self.folder}/{_NEW}{os.urandom(8).hex()}"
+            name = f"{self.folder}/{_NEW}{chain_id.hex[:_NAME_LENGTH]}"
             active = Active(chain_id, parent, f"{name}/fs", Lock.take(name + _LOCK), self._abandon)
             try:
-                os.mkdir(name, 0o700)
-                os.mkdir(active.path, 0o755)
-            except OSError:
+                active.committed = self._read(chain_id)
+                if active.committed is None:
+                    self._throw_away(name)  # of one that was killed
+                    os.mkdir(name, 0o700)
+                    os.mkdir(active.path, 0o755)
+            except BaseException:
                 self._abandon(active)
                 raise
             return active
 
     def commit(self, active: Active, size: int) -> Committed:
         """Make the snapshot visible, or give the one that somebody committed earlier."""
+        if active.committed is not None:
+            return active.committed
         made = os.path.dirname(active.path)
         with storing(self._store.path):
             with open(f"{made}/record", "wb") as file:

@@ -53,7 +53,8 @@ class Committed:
 class Active:
     """A snapshot that is being filled, in the empty directory *path*, by nobody else.
 
-    A context manager: left without a commit, what it holds is thrown away.
+    With *committed* there is nothing to fill: somebody has committed it while this one waited. A context manager: left
+    without a commit, what it holds is thrown away.
     """
 
     chain_id: Digest
@@ -61,6 +62,7 @@ class Active:
     path: str
     _lock: Lock
     _abandon: Callable[[Active], None]
+    committed: Committed | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -81,7 +83,9 @@ class Snapshotter(Protocol):
     def prepare(self, chain_id: Digest, parent: Digest | None) -> Active:
         """Begin a snapshot on top of *parent*, which need not be committed before this one is.
 
-        Others may prepare the same one meanwhile: the first commit counts, and the others find it done.
+        When somebody prepares the same one, in this process or another, this waits until he has committed it, has given
+        up or was killed; then :attr:`Active.committed` says whether it is done. Hold one at a time in each thread: who
+        waits for a second while holding the first can wait in a circle.
         """
         ...
 

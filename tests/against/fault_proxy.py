@@ -214,6 +214,20 @@ def stall(after=0):
     return fault
 
 
+def hold(until, after=0):
+    """The registry's answer, and silence after some bytes of its body *until* an event is set."""
+
+    def fault(exchange, asked):
+        number, headers, body = exchange.server.forward(asked)
+        exchange.send(number, headers, body[:after])
+        exchange.wfile.flush()
+        while not (until.wait(0.05) or exchange.server.ending.is_set()):
+            pass
+        exchange.wfile.write(body[after:])
+
+    return fault
+
+
 def corrupt(place=0):
     """The registry's answer with one bit of its body flipped."""
 
