@@ -270,7 +270,7 @@ def _introduce(
             case ("userns",):
                 answer = "mapped" if map_ids(launcher) else "single"
                 control.send(marshal.dumps((answer,)))
-            case ("refused", number, trace):
+            case ("refused", number, _, trace):
                 _reap(fds)
                 raise probe.refusal(number, rootless=rootless) from SandboxError(trace)
             case ("folder", number, path, trace):

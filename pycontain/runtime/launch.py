@@ -15,7 +15,6 @@ import marshal
 import os
 import socket
 import sys
-import traceback
 
 from pycontain.kernel import descriptors, syscalls
 
@@ -50,7 +49,9 @@ def _leave_the_host(control: socket.socket, *, rootless: bool) -> None:
         syscalls.unshare(syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS)
         pid, _ = syscalls.clone3(syscalls.CLONE_PARENT, exit_signal=0)
     except OSError as error:
-        control.send(marshal.dumps(("refused", error.errno, traceback.format_exc())))
+        import traceback  # noqa: PLC0415 - big, and needed by failures alone
+
+        control.send(marshal.dumps(("refused", error.errno, "", traceback.format_exc())))
         os._exit(1)
     if pid:
         os._exit(0)

@@ -31,14 +31,15 @@ import select
 import signal
 import socket
 import time
-import traceback
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 from pycontain.kernel import descriptors, privileges, syscalls
 from pycontain.runtime import child, perform, supervise, sweep
 
+TYPE_CHECKING = False  # importing typing would cost the zygote 6 ms and 1 MB
 if TYPE_CHECKING:
+    from typing import Any
+
     from pycontain.errors import HostUnsupported
     from pycontain.runtime.cgroups import Group, Home
 
@@ -495,19 +496,21 @@ def _remove_group(group: Group | None) -> None:
 def main(control: socket.socket, owner: int, state_folder: str, *, rootless: bool) -> None:
     """Serve as the zygote: PID 1 of its PID namespace, in its own mount namespace. Never returns."""
     own = os.pidfd_open(os.getpid())  # by which the owner waits for us, whatever becomes of us
+    verdict = "folder"
     try:
         state = own_folder(state_folder, rootless=rootless)
-    except OSError as error:
-        say(control, "folder", error.errno, str(error.filename or ""), traceback.format_exc(), fds=(own,))
-        os._exit(1)
-    try:
+        verdict = "refused"
         zygote = set_the_stage(control, owner, own, state)
     except OSError as error:
-        say(control, "refused", error.errno, traceback.format_exc(), fds=(own,))
+        import traceback  # noqa: PLC0415 - big, and needed by failures alone
+
+        say(control, verdict, error.errno, str(error.filename or ""), traceback.format_exc(), fds=(own,))
         os._exit(1)
     try:
         zygote.run()
     except BaseException:  # noqa: BLE001 - the owner reads stderr to say what broke
+        import traceback  # noqa: PLC0415 - as above
+
         traceback.print_exc()
         os._exit(70)
     os._exit(0)
