@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Self, TypeVar, overload
 import attrs
 
 from pycontain import process
-from pycontain.errors import InvalidSpec
+from pycontain.errors import HostUnsupported, InvalidSpec
 from pycontain.oci.platform import Platform
 from pycontain.oci.source import Source, parse_source
 from pycontain.runnable import runnable
@@ -70,6 +70,8 @@ _LIMITS = (
     "stack",
 )
 UNLIMITED = -1
+_LEAST_LAYER = 1 << 20
+_USER_XATTRS_IN_MEMORY = (6, 6)  # tmpfs(5)
 
 
 class _Door:
@@ -157,6 +159,13 @@ def _tmpfs_size(given: str | int) -> int:
     return size
 
 
+def _layer_size(given: str | int) -> int:
+    size = _tmpfs_size(given)
+    if size < _LEAST_LAYER:
+        raise ValueError(f"disk: {given!r} is too little for the container's own files; the least is 1M")
+    return size
+
+
 def _user(given: str | int) -> str:
     if isinstance(given, bool) or not isinstance(given, str | int):
         raise TypeError(f"{given!r} is no user; write name, uid, name:group or uid:gid")
@@ -225,6 +234,7 @@ class ContainerSpec:
     rlimits: tuple[tuple[str, int, int], ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
     limits: Limits = NO_LIMITS
+    disk: int | None = None
     limits_required: bool = True
 
 
@@ -443,6 +453,7 @@ class Container:
         cpuset: str | None = None,
         pids: int | None = None,
         files: int | None = None,
+        disk: str | int | None = None,
         required: bool = True,
     ) -> Container:
         """Limit what the container uses as a whole; what is None stays as it was.
@@ -450,7 +461,8 @@ class Container:
         *memory* is the most, and *swap* what may be swapped out beside it; from *memory_high* on it is slowed down.
         *cpus* is a number of processors such as 0.5, *cpu_weight* the share when they are scarce (100 is everybody's),
         *cpuset* which of them, as ``"0-3"``. *pids* counts processes and threads, and the init of ours is one of them.
-        *files* is the most open files of one process. The host must be able to keep all of it, else the start raises
+        *files* is the most open files of one process. *disk* is the most that the writable layer may hold, which is in memory then,
+        and counts there while it is used. The host must be able to keep all of it, else the start raises
         :class:`HostUnsupported`; unless *required*, what it cannot keep is left out, and ``plan()`` says so.
         """
         given = {
@@ -464,7 +476,9 @@ class Container:
         }
         before = {name: getattr(self.spec.limits, name) for name in set_limits(self.spec.limits)}
         given = before | {name: value for name, value in given.items() if value is not None}
-        limited = self._with(limits=parse_limits(**given), limits_required=required)  # type: ignore[arg-type]
+        with _Door() as door:
+            layer = self.spec.disk if disk is None else door.read(_layer_size, disk)
+        limited = self._with(limits=parse_limits(**given), disk=layer, limits_required=required)  # type: ignore[arg-type]
         return limited if files is None else limited.rlimit("nofile", files)
 
     def _refuse_taken(self, door: _Door, target: RootPath) -> None:
@@ -618,10 +632,25 @@ def control_group(spec: ContainerSpec, engine: Engine) -> Cgroup:
     return group
 
 
+def layer_limit(spec: ContainerSpec, host: HostFacts) -> tuple[int | None, tuple[str, ...]]:
+    """The size of the writable layer, and what of it this host cannot keep; :class:`HostUnsupported` when it must."""
+    if spec.disk is None or not host.rootless or host.kernel >= _USER_XATTRS_IN_MEMORY:
+        return spec.disk, ()
+    if spec.limits_required:
+        raise HostUnsupported(
+            "a limit on the writable layer (disk=) in a user namespace",
+            needs="Linux 6.6, where tmpfs holds what overlayfs writes there",
+            found=f"Linux {host.kernel[0]}.{host.kernel[1]}",
+            hint="run as root, or use .read_only() and .tmpfs(size=…)",
+        )
+    return None, ("disk",)
+
+
 def sandbox_spec(
     spec: ContainerSpec, image: RunnableImage, host: HostFacts, cgroup: Cgroup = NO_CGROUP
 ) -> SandboxSpec:
     """What the image says, overridden by what the container says."""
+    layer_size, left_out = layer_limit(spec, host)
     return SandboxSpec(
         rootfs=image.rootfs,
         env=tuple({**dict(image.env), **dict(spec.env)}.items()),
@@ -637,6 +666,8 @@ def sandbox_spec(
         masked_paths=(*MASKED_PATHS, *image.masked_paths),
         rlimits=spec.rlimits,
         sysctls=spec.sysctls,
+        layer_size=layer_size,
+        left_out=left_out,
         make_workdir=spec.workdir
         is None,  # image-spec's WorkingDir is made, as Docker does; a user's own must be there
         cgroup=cgroup,

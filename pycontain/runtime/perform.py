@@ -178,6 +178,13 @@ def _through(fd: int) -> str:
 # --- the root file system -------------------------------------------------------------------------------
 
 
+def mount_layer(child: Child, options: str) -> None:
+    """mount(2) a tmpfs over the folder of the writable layer."""
+    syscalls.mount("tmpfs", child.folder, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, options)
+    os.mkdir(f"{child.folder}/upper", 0o755)
+    os.mkdir(f"{child.folder}/work", 0o755)
+
+
 def mount_overlay(child: Child, lowerdirs: Sequence[str], options: Sequence[str]) -> None:
     """mount(2) the root at :data:`ROOT` and open it.
 
@@ -552,6 +559,7 @@ def join_namespaces(child: Child, flags: int) -> None:
 
 DOERS: dict[str, Callable[..., None]] = {
     "MountStage": mount_stage,
+    "MountLayer": mount_layer,
     "MountOverlay": mount_overlay,
     "MoveMount": move_mount,
     "BindMount": bind_mount,

@@ -29,6 +29,7 @@ from pycontain.sandbox.steps import (
     MountFiles,
     MountFilesystem,
     MountFlags,
+    MountLayer,
     MountOverlay,
     MountStage,
     MoveMount,
@@ -84,6 +85,7 @@ _LINKS = (
     ("pts/ptmx", "/dev/ptmx"),
 )
 
+_BYTES_PER_INODE = 4096
 
 # What moves from the stage to the root.
 _STAGED = (RootPath("/proc"), RootPath("/sys"), RootPath("/dev"))
@@ -120,7 +122,7 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
             )
         ),
         host,
-        left_out=spec.cgroup.left_out,
+        left_out=(*spec.cgroup.left_out, *spec.left_out),
     )
 
 
@@ -216,6 +218,10 @@ def rootfs(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
     """The layers, a writable one on top, what the image takes from the host, and what was staged."""
     # overlayfs: a user namespace may not set trusted.* attributes, so whiteouts use user.* (Linux 5.11).
     options = ("userxattr",) if host.rootless else ()
+    if spec.layer_size is not None:
+        # tmpfs(5): the size counts no inodes, and an empty file is one.
+        bounds = f"mode=0700,size={spec.layer_size},nr_inodes={spec.layer_size // _BYTES_PER_INODE}"
+        yield MountLayer(bounds, because=".limits(disk=): a file system with an end, in memory")
     yield MountOverlay(
         spec.rootfs.lowerdirs, options, because="image below, this container's writable layer on top"
     )

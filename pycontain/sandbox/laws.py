@@ -170,6 +170,7 @@ _ORDER = (
     (steps.ResolveUser, steps.SetIdentity),
     (steps.SetResourceLimit, steps.SetIdentity),
     (steps.WriteSysctl, steps.ReadOnlyPath),
+    (steps.MountLayer, steps.MountOverlay),
 )
 
 

@@ -46,7 +46,7 @@ def _plain(value: object) -> object:
 
 @attrs.frozen(repr=False)
 class Plan:
-    """The steps in order, and the host that they were compiled for. *left_out* are limits that it cannot keep.
+    """The steps in order, and the host that they were compiled for. *left_out* names what it cannot keep of the spec.
 
     ``print(plan)`` reads as strace(1) does, with the reason of each step; a notebook shows a table.
     """
@@ -85,7 +85,7 @@ class Plan:
         return "\n".join(lines)
 
     def _caption(self) -> str:
-        missing = f", without limits on {', '.join(self.left_out)}" if self.left_out else ""
+        missing = f", left out: {', '.join(self.left_out)}" if self.left_out else ""
         return f"{self.title or 'plan'} on {self.host}{missing}"
 
     def __repr__(self) -> str:

@@ -118,6 +118,8 @@ class SandboxSpec:
     read_only_paths: tuple[RootPath, ...] = READ_ONLY_PATHS
     rlimits: tuple[tuple[str, int, int], ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
+    layer_size: int | None = None
+    left_out: tuple[str, ...] = ()
     cgroup: Cgroup = NO_CGROUP
     seccomp: bytes | None = attrs.field(default=None, repr=False)
     seccomp_name: str = "default"

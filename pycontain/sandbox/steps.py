@@ -288,6 +288,16 @@ class MoveMount(Step):
 
 
 @attrs.frozen
+class MountLayer(Step):
+    """mount(2) of a tmpfs for the writable layer. It is seen by this container alone, and ends with it."""
+
+    options: str
+
+    def __str__(self) -> str:
+        return f'mount("tmpfs", LAYER, "tmpfs", MS_NOSUID|MS_NODEV, {_quote(self.options)}); mkdir(LAYER/{{upper,work}}, 0o755)'
+
+
+@attrs.frozen
 class MountOverlay(Step):
     """mount(2) of an overlay: the layers below, this container's own writable layer on top.
 

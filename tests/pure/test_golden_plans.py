@@ -65,6 +65,7 @@ FULL = SandboxSpec(
 
 WALLS = attrs.evolve(
     PLAIN,
+    layer_size=64 << 20,
     sysctls=(("net.ipv4.ip_forward", "1"), ("kernel.domainname", "example.org")),
     seccomp=bytes(8 * 3),
 )

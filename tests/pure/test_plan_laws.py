@@ -63,6 +63,7 @@ sandbox_specs = st.builds(
         ),
         st.dictionaries(st.sampled_from(["memory", "pids", "cpuset"]), st.sampled_from([1, 2])),
     ),
+    layer_size=st.none() | st.integers(1 << 20, 1 << 40),
     sysctls=st.lists(
         st.sampled_from([("net.ipv4.ip_forward", "1"), ("kernel.domainname", "box")]), unique=True
     ).map(tuple),
