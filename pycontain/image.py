@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 import attrs
 
 from pycontain.errors import HostUnsupported, ImageNotFound, InvalidReference
+from pycontain.kernel.trees import remove_tree
 from pycontain.oci.config import ExecutionParameters, History, ImageConfig, RootFS
 from pycontain.oci.descriptor import Descriptor
 from pycontain.oci.manifest import Manifest
@@ -25,7 +26,6 @@ from pycontain.runnable import runnable as runnable  # noqa: PLC0414 - container
 from pycontain.runtime.probe import is_privileged
 from pycontain.store.store import Store as _Store
 from pycontain.store.store import StoredImage
-from pycontain.store.trees import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -440,7 +440,7 @@ class Store(_Store):
         max_bytes: int | None = None,
         unused_for: float | None = None,
         dry_run: bool = False,
-        remove_tree: Callable[[str], None] | None = None,
+        remove_tree: Callable[[str], object] | None = None,
         timeout: float | None = None,
     ) -> Collected:
         """As it is inherited; *remove_tree* is found out: layers that were unpacked without root need the zygote."""

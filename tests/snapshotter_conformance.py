@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pycontain.errors import StoreError
+from pycontain.kernel.trees import remove_tree
 from pycontain.oci.digest import Digest
-from pycontain.store.trees import remove_tree
 
 PATIENCE = 20.0  # seconds
 BASE, TOP, OTHER = (Digest.of(name) for name in (b"base", b"top", b"other"))

@@ -23,6 +23,7 @@ import stat
 from contextlib import contextmanager
 
 from pycontain.kernel import syscalls
+from pycontain.kernel.trees import remove_tree
 
 TYPE_CHECKING = False  # importing typing would cost the zygote 6 ms and 1 MB
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 _SPARE_LAYERS = 2
 _AT_ONCE = 256  # entries that the zygote removes itself; for more it forks
-_DEPTH = 32
 _MARK, _SIGNATURE, _JOURNAL = "lock", b"pycontain\n", "cgroups"
 
 
@@ -228,58 +228,3 @@ def _groups_are_removed(journal: str) -> bool:
     from pycontain.runtime import cgroups  # noqa: PLC0415 - the zygote does without as long as nobody wants limits
 
     return cgroups.sweep(journal)
-
-
-def remove_tree(path: str, budget: int = -1) -> bool:
-    """Remove *path* and what is below, following no link; False when there are more than *budget* entries.
-
-    Payloads made these trees: names are arbitrary, and a tree may be deeper than descriptors or a stack can be.
-    So below a certain depth a directory is first moved up to the top.
-    """
-    try:
-        top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True
-    try:
-        if not _empty(top, top, 0, [budget]):
-            return False
-    finally:
-        os.close(top)
-    os.rmdir(path)
-    return True
-
-
-def empty(folder: int) -> None:
-    """Remove all that is below the open directory *folder*."""
-    _empty(folder, folder, 0, [-1])
-
-
-def _empty(folder: int, top: int, depth: int, budget: list[int]) -> bool:
-    while names := os.listdir(folder):  # again, because directories may have been moved to the top
-        for name in names:
-            if budget[0] == 0:
-                return False
-            budget[0] -= 1
-            if not _remove(name, folder, top, depth, budget):
-                return False
-    return True
-
-
-def _remove(name: str, folder: int, top: int, depth: int, budget: list[int]) -> bool:
-    try:
-        os.unlink(name, dir_fd=folder)
-    except IsADirectoryError:
-        pass
-    else:
-        return True
-    if depth == _DEPTH:
-        os.rename(name, os.urandom(16).hex(), src_dir_fd=folder, dst_dir_fd=top)
-        return True
-    below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        if not _empty(below, top, depth + 1, budget):
-            return False
-    finally:
-        os.close(below)
-    os.rmdir(name, dir_fd=folder)
-    return True

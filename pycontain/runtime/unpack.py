@@ -24,10 +24,10 @@ import attrs
 
 from pycontain import errors
 from pycontain.errors import PycontainError, SandboxError
-from pycontain.kernel import descriptors, privileges, syscalls
+from pycontain.kernel import descriptors, privileges, syscalls, trees
 from pycontain.layers.apply import Applied, Devices, Ownership, apply
 from pycontain.layers.entries import DEFAULT_LIMITS, OVERLAY_XATTRS, Limits, Whiteouts
-from pycontain.runtime import perform, sweep
+from pycontain.runtime import perform
 from pycontain.sandbox import capabilities
 
 if TYPE_CHECKING:
@@ -286,7 +286,7 @@ def _mount_below(trees: Sequence[str], flags: int, whiteouts: Whiteouts) -> None
 
 def _empty_tree() -> None:
     top = os.open(_TREE, _FOLDER)
-    sweep.empty(top)
+    trees.empty(top)
     os.close(top)
 
 

@@ -122,7 +122,7 @@ def usage_of(store: Store) -> Usage:
 
 def collect(
     store: Store,
-    remove_tree: Callable[[str], None],
+    remove_tree: Callable[[str], object],
     *,
     max_bytes: int | None,
     unused_for: float | None,

@@ -118,7 +118,7 @@ class OverlaySnapshots(Snapshotter):
         with storing(self._store.path):
             self._throw_away(self._place(chain_id))
 
-    def sweep(self, remove_tree: Callable[[str], None]) -> None:
+    def sweep(self, remove_tree: Callable[[str], object]) -> None:
         """Remove the files of snapshots that are removed, abandoned or not to be trusted."""
         with storing(self._store.path):
             self._throw_away_leftovers()

@@ -105,6 +105,6 @@ class Snapshotter(Protocol):
         """Make a snapshot that nobody stands on invisible; :meth:`sweep` removes its files."""
         ...
 
-    def sweep(self, remove_tree: Callable[[str], None]) -> None:
+    def sweep(self, remove_tree: Callable[[str], object]) -> None:
         """Remove the files of removed snapshots and of those whose maker is gone, each tree with *remove_tree*."""
         ...

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 import attrs
 
 from pycontain.errors import ImageNotFound, NoMatchingPlatform, StoreError
+from pycontain.kernel.trees import remove_tree
 from pycontain.oci.choice import resolve
 from pycontain.oci.config import ImageConfig
 from pycontain.oci.manifest import Index, Manifest, parse_document
@@ -27,7 +28,6 @@ from pycontain.store.leases import Lease
 from pycontain.store.names import Names
 from pycontain.store.overlay import OverlaySnapshots
 from pycontain.store.snapshots import Kind, Snapshotter
-from pycontain.store.trees import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -191,7 +191,7 @@ class Store:
         max_bytes: int | None = None,
         unused_for: float | None = None,
         dry_run: bool = False,
-        remove_tree: Callable[[str], None] = remove_tree,
+        remove_tree: Callable[[str], object] = remove_tree,
         timeout: float | None = None,
     ) -> Collected:
         """Remove what no name and no lease leads to, and what killed processes left.
@@ -209,7 +209,7 @@ class Store:
             self, remove_tree, max_bytes=max_bytes, unused_for=unused_for, dry_run=dry_run, timeout=timeout
         )
 
-    def sweep(self, remove_tree: Callable[[str], None] = remove_tree) -> None:
+    def sweep(self, remove_tree: Callable[[str], object] = remove_tree) -> None:
         """Remove the trees of removed and abandoned snapshots. *remove_tree* as for :meth:`gc`."""
         for snapshots in self._snapshots.values():
             snapshots.sweep(remove_tree)
