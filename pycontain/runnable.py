@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -277,13 +276,5 @@ def _lease_of(engine: Engine, store: Store) -> Lease:
         lease: Lease | None = engine.images.get(key)
         if lease is None:
             lease = engine.images[key] = store.lease()
-            end = weakref.finalize(engine, _end, lease, os.getpid())
-            end.atexit = False  # the engine's own end comes first, and dead leases are no harm
+            engine.keep(lease)
         return lease
-
-
-def _end(lease: Lease, owner: int) -> None:
-    if os.getpid() == owner:
-        lease.release()
-    else:  # in the child of a fork, the lease is still its parent's
-        lease._lock.release()  # noqa: SLF001 - lets go of the descriptor without removing the lease

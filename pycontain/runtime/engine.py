@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pycontain.errors import HostUnsupported, SandboxError
 from pycontain.kernel import descriptors
@@ -49,6 +49,16 @@ def state_folder() -> str:
     return os.path.join(base, "pycontain")
 
 
+class Held(Protocol):
+    """What an engine can keep for its containers."""
+
+    def release(self) -> None:
+        """End it."""
+
+    def abandon(self) -> None:
+        """Let go of it in the child of a fork: it is the parent's. May be called after its end, too."""
+
+
 class Engine:
     """A running zygote."""
 
@@ -66,6 +76,8 @@ class Engine:
         self._leaf = ""  # of the control groups: where we moved to make room
         self._room = threading.Lock()
         self._errors = errors
+        self._kept = contextlib.ExitStack()
+        self._abandoned = contextlib.ExitStack()
         self._closed = False
 
     @classmethod
@@ -118,6 +130,11 @@ class Engine:
         path = os.path.join(self.folder, "trees", os.urandom(8).hex())
         os.makedirs(path, 0o755)
         return path
+
+    def keep(self, held: Held) -> None:
+        """Hold something for the containers until all of them have ended; the child of a fork lets go of it."""
+        self._kept.callback(held.release)
+        self._abandoned.callback(held.abandon)
 
     def remember(self, key: Any, compiled: Any) -> None:
         """Keep a compiled plan; when there are too many, begin anew."""
@@ -172,7 +189,10 @@ class Engine:
         ):  # the program reaps all children itself, or ignores SIGCHLD
             os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
         self._give_room_back()
-        self.abandon()
+        try:
+            self._kept.close()
+        finally:
+            self.abandon()
 
     def abandon(self) -> None:
         """Let go of the descriptors, as the child of a fork must; the zygote is not ours."""
@@ -181,6 +201,7 @@ class Engine:
         for fd in (self.pidfd, self.images_fd, self._errors):
             with contextlib.suppress(OSError):
                 os.close(fd)
+        self._abandoned.close()
 
 
 def shortage(error: OSError) -> SandboxError:

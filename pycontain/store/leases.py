@@ -70,6 +70,10 @@ class Lease:
         with storing(self._folder.path):
             self._lock.remove()
 
+    def abandon(self) -> None:
+        """Let go of it in the child of a fork, where it is still its parent's."""
+        self._lock.release()
+
     def __enter__(self) -> Self:
         return self
 

@@ -309,6 +309,18 @@ def test_with_the_engine_its_lease_ends(store, push, base):
     assert store.usage().bytes == 0
 
 
+def test_the_child_of_a_fork_does_not_end_the_lease_of_its_parent(store, push, base):
+    Container(push(base)).run("true")
+    store.names.remove([entry.name for entry in store.names.list()])
+    child = os.fork()
+    if child == 0:
+        pycontain.shutdown()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.listdir(store.folder.leases)
+    assert store.gc().snapshots == ()
+
+
 def test_removing_an_image_frees_its_layers(store, push, base):
     """Also those that were unpacked in a user namespace, with files of subordinate ids."""
     pulled = Image.pull(push(base, layer(Dir("d", mode=0, uid=9), File("d/f", uid=9))))
