@@ -56,6 +56,7 @@ from pycontain.kernel.constants import (
     RESOLVE_NO_XDEV as RESOLVE_NO_XDEV,
 )
 
+_AT_FDCWD = -100
 # Calls newer than Linux 5.0 have one number on every architecture; pivot_root(2) is older.
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _OPEN_TREE, _MOVE_MOUNT, _CLONE3, _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 428, 429, 435, 436, 437, 442
@@ -164,6 +165,13 @@ def open_tree(dirfd: int, path: str, flags: int) -> int:
     except OSError as error:
         error.filename = path
         raise
+
+
+def read_only_copy(path: str) -> int:
+    """open_tree(2) and mount_setattr(2): *path* on a mount that is nowhere attached; the caller closes it."""
+    tree = open_tree(_AT_FDCWD, path, OPEN_TREE_CLONE)
+    mount_setattr(tree, set_=MOUNT_ATTR_RDONLY)
+    return tree
 
 
 def move_mount(tree: int, target: int) -> None:
