@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal, Self, TypeVar, overload
@@ -18,6 +19,7 @@ from pycontain.runnable import runnable
 from pycontain.runtime import engine as engines
 from pycontain.sandbox import capabilities as caps
 from pycontain.sandbox.compile import compile_exec, compile_plan
+from pycontain.sandbox.devices import DEFAULT, Device, Rule, needs_list, parse_access, with_list
 from pycontain.sandbox.limits import (
     CONTROLLERS,
     NO_CGROUP,
@@ -222,6 +224,7 @@ class ContainerSpec:
     name: str = ""
     mounts: tuple[Mount, ...] = ()
     tmpfs: tuple[Tmpfs, ...] = ()
+    devices: tuple[Device, ...] = ()
     files: tuple[File, ...] = ()
     read_only: bool = False
     init: bool = True
@@ -337,6 +340,17 @@ class Container:
             tmpfs = Tmpfs(door.read(_target, target), limit, door.read(_mode, mode))
             self._refuse_taken(door, tmpfs.target)
         return self._with(tmpfs=(*self.spec.tmpfs, tmpfs))
+
+    def device(self, source: str, target: str | None = None, access: str = "rwm") -> Container:
+        """Give it the host's device node *source*, at *target* or at the same path, to read, write and mknod as *access* says.
+
+        Who may open it is said by the node's own mode and owner too. See the reference for what enforces *access*.
+        """
+        with _Door() as door:
+            place = door.read(_target, source if target is None else target)
+            device = Device(door.read(_host_path, source), place, door.read(parse_access, access))
+            self._refuse_taken(door, place)
+        return self._with(devices=(*self.spec.devices, device))
 
     def file(self, path: str, content: str | bytes, *, mode: int = 0o644) -> Container:
         """Put a file with *content* at *path*. It is in memory, in no layer, and may be changed inside."""
@@ -486,6 +500,7 @@ class Container:
         taken = {
             *(mount.target for mount in spec.mounts),
             *(tmpfs.target for tmpfs in spec.tmpfs),
+            *(device.target for device in spec.devices),
             *(file.path for file in spec.files),
         }
         door.refuse(target in taken, f"there is already something at {target}")
@@ -616,9 +631,41 @@ def seccomp_program(spec: ContainerSpec, host: HostFacts) -> bytes | None:
 
 
 def control_group(spec: ContainerSpec, engine: Engine) -> Cgroup:
-    """The group that keeps the limits of *spec* on this host, or :class:`HostUnsupported` when it cannot."""
-    if spec.limits == NO_LIMITS:
-        return NO_CGROUP
+    """The group that keeps the limits and the devices of *spec* on this host, or :class:`HostUnsupported` when it cannot."""
+    group = NO_CGROUP if spec.limits == NO_LIMITS else _limited(spec, engine)
+    if needs_list(spec.capabilities, spec.devices, user_namespace=engine.facts.rootless):
+        return _with_device_list(group, spec, engine)
+    return group
+
+
+def _with_device_list(group: Cgroup, spec: ContainerSpec, engine: Engine) -> Cgroup:
+    access = engine.access()
+    version = None if engine.facts.rootless else access.versions().get("devices")
+    if version is not None:
+        return with_list(group, (*DEFAULT, *filter(None, map(_rule_of, spec.devices))), version)
+    if not spec.limits_required:
+        return attrs.evolve(group, left_out=(*group.left_out, "devices"))
+    if engine.facts.rootless:
+        raise HostUnsupported(
+            "a device with a part of its access",
+            needs="root: only the machine's may tell a control group which devices it has",
+            found=f"uid {engine.facts.euid}",
+            hint='give the device with "rwm", or run as root',
+        )
+    raise access.refusal("devices", "a list of the devices that may be opened")
+
+
+def _rule_of(device: Device) -> Rule | None:
+    """The numbers of the node as they are now. Whether there is one is seen by the start."""
+    try:
+        found = os.stat(device.source)
+    except OSError:
+        return None
+    kind = "b" if stat.S_ISBLK(found.st_mode) else "c"
+    return Rule(kind, os.major(found.st_rdev), os.minor(found.st_rdev), device.access)
+
+
+def _limited(spec: ContainerSpec, engine: Engine) -> Cgroup:
     access = engine.access()
     versions = access.versions()
     group = cgroup_of(spec.limits, versions)
@@ -659,6 +706,7 @@ def sandbox_spec(
         hostname=spec.hostname,
         mounts=spec.mounts,
         tmpfs=spec.tmpfs,
+        devices=spec.devices,
         files=spec.files,
         read_only=spec.read_only,
         init=spec.init,

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+DEVICE_FILTER = "BPF_CGROUP_DEVICE"
+"""In the place of a file's name: a program in hexadecimal, for :func:`attach_device_filter`."""
+
 PATIENCE = 2.0  # seconds for what the kernel does a moment later
 _PAUSE = 0.001
 _CHUNK = 1 << 16
@@ -59,6 +62,13 @@ def write(group: int, name: str, text: str) -> None:
         os.write(fd, text.encode())
     finally:
         os.close(fd)
+
+
+def attach_device_filter(group: int, program: bytes) -> None:
+    """The same for :data:`DEVICE_FILTER`, which v2 has no file for."""
+    from pycontain.kernel import cgroup_program  # noqa: PLC0415 - few containers need it
+
+    cgroup_program.attach_device_filter(group, program)
 
 
 def flat_keyed(text: str) -> dict[str, int]:

@@ -181,6 +181,9 @@ class Group:
         for controller, file, text in _in_order(tuple(writes), self._limit_with_swap):
             group = self._with(controller).fd
             try:
+                if file == cgroupfs.DEVICE_FILTER:
+                    cgroupfs.attach_device_filter(group, bytes.fromhex(text))
+                    continue
                 cgroupfs.write(group, file, text)
             except OSError as error:
                 if error.errno == errno.ENOENT and file in _SWAP_FILES and not _host_swaps():
@@ -271,6 +274,13 @@ def _refuse_other_processors(group: int, text: str) -> None:
 
 def _limit_refused(file: str, text: str, error: OSError) -> HostUnsupported:
     found = os.strerror(error.errno or 0)
+    if file == cgroupfs.DEVICE_FILTER:
+        return HostUnsupported(
+            "a list of the devices that may be opened",
+            needs="bpf(2) of BPF_PROG_TYPE_CGROUP_DEVICE",
+            found=found,
+            hint="see whether the kernel has CONFIG_CGROUP_BPF; inside another container, leave out MKNOD and SYS_ADMIN",
+        )
     match error.errno:
         case errno.ENOENT | errno.EOPNOTSUPP if file in _SWAP_FILES:
             return HostUnsupported(

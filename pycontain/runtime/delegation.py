@@ -7,7 +7,8 @@ itself (cgroup-v2.rst, "No Internal Process Constraint"). So the owner's group m
 the group one above its own. A group that has other people's processes is left as it is: then there are no limits in v2,
 and :meth:`Access.refusal` says what to do.
 
-Two controllers of v1 are in v2 a part of every group: ``freezer`` and ``cpuacct``. Both versions know them by these names.
+Three controllers of v1 are in v2 a part of every group: ``freezer``, ``cpuacct``, and ``devices`` as a program that is attached
+to it, which only the machine's root may do. Both versions know them by these names.
 
 The zygote imports this module.
 """
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 LEAF = "pycontain-owner-"
-IN_EVERY_GROUP = frozenset({"cpuacct", "freezer"})  # of v2: cpu.stat and cgroup.freeze
+IN_EVERY_GROUP = frozenset({"cpuacct", "devices", "freezer"})  # of v2: cpu.stat, bpf(2), cgroup.freeze
 _ROUNDS = 100
 
 

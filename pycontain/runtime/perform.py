@@ -283,15 +283,24 @@ def make_device(child: Child, path: str, major: int, minor: int, mode: int) -> N
 def bind_device(child: Child, source: str, target: str) -> None:
     """Attach a device node of the host to a file made for it."""
     tree = _device_tree(source)
-    place = _mount_point(child, target, directory=False)
-    syscalls.move_mount(tree, place)
-    os.close(tree)
-    os.close(place)
+    try:
+        place = _mount_point(child, target, directory=False)
+        try:
+            _refuse_kernel_files(child, place)
+            syscalls.move_mount(tree, place)
+        finally:
+            os.close(place)
+    finally:
+        os.close(tree)
 
 
 def _device_tree(source: str) -> int:
     """A device node of the host, whose mode and owner cannot be changed through it; writing to the device goes on."""
     tree = syscalls.open_tree(_AT_FDCWD, source, syscalls.OPEN_TREE_CLONE)
+    mode = os.fstat(tree).st_mode
+    if not stat.S_ISCHR(mode) and not stat.S_ISBLK(mode):
+        os.close(tree)
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), source)
     attributes = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC
     syscalls.mount_setattr(tree, set_=attributes, propagation=syscalls.MS_PRIVATE)
     return tree

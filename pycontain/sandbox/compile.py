@@ -243,6 +243,10 @@ def mounts(spec: SandboxSpec) -> Iterator[Step]:
             "tmpfs", tmpfs.target, _CONFINED, f"mode={tmpfs.mode:04o}{size}", because=".tmpfs()"
         )
         wanted.append((tmpfs.target, step))
+    wanted += [
+        (device.target, BindDevice(device.source, device.target, because=".device()"))
+        for device in spec.devices
+    ]
     yield from (step for _, step in sorted(wanted, key=lambda pair: pair[0].split("/")))
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
 
 from pycontain.sandbox import capabilities
 from pycontain.sandbox.limits import NO_CGROUP, Cgroup
 from pycontain.sandbox.paths import HostPath, RootPath
+
+if TYPE_CHECKING:
+    from pycontain.sandbox.devices import Device
 
 # runtime-spec, config-linux: the paths that Docker and podman hide or protect.
 MASKED_PATHS = tuple(
@@ -110,6 +115,7 @@ class SandboxSpec:
     hostname: str = ""
     mounts: tuple[Mount, ...] = ()
     tmpfs: tuple[Tmpfs, ...] = ()
+    devices: tuple[Device, ...] = ()
     files: tuple[File, ...] = ()
     read_only: bool = False
     init: bool = True

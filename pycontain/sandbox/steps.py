@@ -20,6 +20,7 @@ import attrs
 
 from pycontain.kernel import constants
 from pycontain.sandbox import capabilities
+from pycontain.sandbox.device_filter import DEVICE_FILTER
 from pycontain.sandbox.paths import StagePath
 from pycontain.sandbox.sysctl import swapped
 
@@ -157,6 +158,12 @@ class Fork(Step):
         return None
 
 
+def _limit(file: str, text: str) -> str:
+    if file == DEVICE_FILTER:
+        return f"bpf(BPF_PROG_ATTACH, {{attach_type={file}, {len(text) // 16} instructions}})"
+    return f"write({_quote(file)}, {_quote(text)})"
+
+
 @attrs.frozen
 class JoinCgroup(Step):
     """The child becomes a member of the container's control group: clone3(2) with CLONE_INTO_CGROUP, or cgroup.procs.
@@ -174,7 +181,7 @@ class JoinCgroup(Step):
     def __str__(self) -> str:
         group = f"CGROUP/{{{','.join(self.controllers)}}}/{{n}}"
         acts = [f"mkdir({group}, 0o755)"] if self.make else []
-        acts += [f"write({_quote(file)}, {_quote(text)})" for _, file, text in self.writes]
+        acts += [_limit(file, text) for _, file, text in self.writes]
         return "; ".join((*acts, 'write("cgroup.procs", CHILD)'))
 
     def explain(self, number: int, path: str) -> tuple[str, str] | None:
@@ -476,6 +483,16 @@ class BindDevice(Step):
             f"tree = open_tree({_quote(self.source)}, OPEN_TREE_CLONE); mount_setattr(tree, {{attr_set={_DEVICE}}}); "
             f"move_mount(tree, {_root(self.target)})"
         )
+
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
+        """ENODEV is how the doer says that the source is something else; of a tree with mounts below, a user namespace gets EINVAL."""
+        if path != self.source:
+            return _target_problem(self.target, number)
+        if number in _MISSING:
+            return f"the host has no device {self.source}", "correct the path, or load the driver's module"
+        if number in {errno.ENODEV, errno.EINVAL}:
+            return f"{self.source} of the host is no device node", "use .mount() for files and directories"
+        return None
 
 
 @attrs.frozen

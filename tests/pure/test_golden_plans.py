@@ -12,8 +12,9 @@ import attrs
 import pytest
 
 from pycontain.sandbox.compile import compile_exec, compile_plan
+from pycontain.sandbox.devices import DEFAULT, Device, with_list
 from pycontain.sandbox.host import HostFacts, IdRange
-from pycontain.sandbox.limits import Limits, cgroup_of
+from pycontain.sandbox.limits import NO_CGROUP, Limits, cgroup_of
 from pycontain.sandbox.paths import HostPath, RootPath
 from pycontain.sandbox.spec import File, Mount, Rootfs, SandboxSpec, Secret, Tmpfs
 
@@ -65,6 +66,8 @@ FULL = SandboxSpec(
 
 WALLS = attrs.evolve(
     PLAIN,
+    devices=(Device(HostPath("/dev/fuse"), RootPath("/dev/fuse")),),
+    cgroup=with_list(NO_CGROUP, DEFAULT, 2),
     layer_size=64 << 20,
     sysctls=(("net.ipv4.ip_forward", "1"), ("kernel.domainname", "example.org")),
     seccomp=bytes(8 * 3),
