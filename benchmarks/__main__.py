@@ -33,6 +33,9 @@ ACTS = (
     "memory",
     "rootless",
     "output",
+    "unpack",
+    "pull",
+    "find",
 )
 _LONG_SHARE = 6  # so many rounds of a short act for one of a long one: 30 and 5
 
@@ -41,7 +44,7 @@ def main() -> int:
     asked = _arguments()
     with tempfile.TemporaryDirectory(prefix="pycontain-benchmark-") as folder:
         os.chmod(folder, 0o755)
-        bench = Bench(folder, asked.rounds, max(1, asked.rounds // _LONG_SHARE))
+        bench = Bench(folder, os.path.abspath(asked.cache), asked.rounds, max(1, asked.rounds // _LONG_SHARE))
         try:
             bench.make_rootfs()
         except Unavailable as reason:
@@ -62,6 +65,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="How fast pycontain is here.")
     parser.add_argument("acts", nargs="*", metavar="ACT", help=f"of {', '.join(ACTS)}; default: all")
     parser.add_argument("--rounds", type=int, default=30, help="of a short act; a long one has a sixth of it")
+    parser.add_argument(
+        "--cache", metavar="DIR", default=_cache(), help="where the Debian image is kept: %(default)s"
+    )
     parser.add_argument("--json", metavar="FILE", help="write all numbers there, too")
     parser.add_argument("--profile", action="store_true", help="print where the time of one start goes")
     asked = parser.parse_args()
@@ -71,6 +77,12 @@ def _arguments() -> argparse.Namespace:
     if asked.rounds < 1:
         parser.error("--rounds must be at least 1")
     return asked
+
+
+def _cache() -> str:
+    """XDG Base Directory Specification: what can be made again."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return f"{base}/pycontain-benchmarks"
 
 
 def measure_all(bench: Bench, acts: Sequence[str]) -> list[Row | Growth]:

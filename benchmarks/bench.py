@@ -20,9 +20,10 @@ _APPLETS = ("cat", "head", "sh", "sleep", "true")
 
 @attrs.frozen
 class Bench:
-    """One run of the benchmarks. *folder* is temporary, and every user may look into it."""
+    """One run of the benchmarks. *folder* is temporary, and every user may look into it; *cache* is kept for the next."""
 
     folder: str
+    cache: str
     rounds: int = 30
     long_rounds: int = 5
 
