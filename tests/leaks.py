@@ -20,6 +20,7 @@ from pycontain.runtime import engine as engines
 from pycontain.runtime import watch
 
 PATIENCE = 5.0  # seconds for what ends after it has been answered: the zygote reaps and removes then
+FORKER = "pycontain-forker"[:15]  # TASK_COMM_LEN, prctl(2)
 _SPARE_LAYERS = 2  # the zygote keeps so many empty ones for the next starts
 
 
@@ -122,7 +123,7 @@ def _processes(zygote):
     while below:
         pid = below.pop()
         below += children[pid]
-        if pid not in {zygote, *spares}:
+        if pid not in {zygote, *spares} and names[pid] != FORKER:
             yield f"{pid} {names[pid]}"
 
 

@@ -59,6 +59,17 @@ from pycontain.kernel.constants import (
 _AT_FDCWD = -100
 # Calls newer than Linux 5.0 have one number on every architecture; pivot_root(2) is older.
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+# asm/unistd_64.h, asm-generic/unistd.h: what runtime.calls makes without Python's own wrappers.
+_NUMBERS = {
+    "x86_64": {
+        "close": 3, "ioctl": 16, "socket": 41, "prctl": 157, "mount": 165, "openat": 257, "mkdirat": 258,
+        "mknodat": 259, "symlinkat": 266, "faccessat": 269,
+    },
+    "aarch64": {
+        "close": 57, "ioctl": 29, "socket": 198, "prctl": 167, "mount": 40, "openat": 56, "mkdirat": 34,
+        "mknodat": 33, "symlinkat": 36, "faccessat": 48,
+    },
+}  # fmt: skip
 _OPEN_TREE, _MOVE_MOUNT, _CLONE3, _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 428, 429, 435, 436, 437, 442
 
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -78,6 +89,16 @@ _setdomainname = _libc.setdomainname
 _setdomainname.argtypes = [_path, ctypes.c_size_t]
 _setns = _libc.setns
 _setns.argtypes = [_int, _int]
+
+
+raw = _syscall
+"""syscall(2) itself: a number and six numbers; -1 says that ctypes.get_errno() has the errno."""
+
+
+def number_of(name: str) -> int:
+    """The number of one of the calls that :data:`raw` is for."""
+    everywhere = {"open_tree": _OPEN_TREE, "move_mount": _MOVE_MOUNT, "mount_setattr": _MOUNT_SETATTR}
+    return everywhere.get(name) or _NUMBERS[os.uname().machine][name]
 
 
 def _fail(path: str | bytes | None = None) -> OSError:

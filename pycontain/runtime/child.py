@@ -15,6 +15,7 @@ import time
 
 from pycontain.kernel import descriptors, privileges, syscalls
 from pycontain.runtime import perform, supervise
+from pycontain.runtime.calls import Calls
 
 TYPE_CHECKING = False  # importing typing would cost the zygote 6 ms and 1 MB
 if TYPE_CHECKING:
@@ -90,24 +91,26 @@ class Spare:
     def make(
         cls,
         prefix: bytes,
+        calls: Calls,
         prepared: perform.Child,
-        fork: Callable[[int], tuple[int, int]],
+        fork: Callable[[int, int], tuple[int, int]],
         container: int = -1,
     ) -> Spare | None:
-        """Have one made by *fork*, which is given the flags for clone3(2); for an exec *container* is a pidfd.
+        """Have one made by *fork*, which is given the flags for clone3(2) and *container*, for an exec a pidfd.
+
+        *calls* are those of :func:`calls_of` for *prefix*.
 
         None when the host is short of something, since the command itself will say so with better words.
         """
-        steps = marshal.loads(prefix)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            pid, pidfd = fork(flags_of(steps))
+            pid, pidfd = fork(flags_of(calls.steps), container)
         except OSError:
             ours.close()
             return None
         else:
             if pid == 0:
-                _wait_for_task(theirs, container, steps, prepared)
+                _wait_for_task(theirs, container, calls, prepared)
         finally:
             theirs.close()
         return cls(pid, pidfd, ours, prefix)
@@ -125,14 +128,17 @@ class Spare:
         return True
 
 
+def calls_of(prefix: bytes, *, in_container: bool) -> Calls:
+    """The calls of a spare's *prefix*: the line, and for an exec the container's pidfd, are what it has open."""
+    return Calls(marshal.loads(prefix), _CHANNEL + 1 + in_container)
+
+
 def flags_of(steps: tuple[Any, ...]) -> int:
     """The flags of a plan's clone3(2); the fork of an exec has none."""
     return int(steps[0][-1]) if steps[0][0] == "Clone" else 0
 
 
-def _wait_for_task(
-    line: socket.socket, container: int, steps: tuple[Any, ...], prepared: perform.Child
-) -> None:
+def _wait_for_task(line: socket.socket, container: int, calls: Calls, prepared: perform.Child) -> None:
     """The life of a spare. A step that fails in advance is reported to the task that it would have served."""
     try:
         given = [_above(line.fileno())] + ([_above(container)] if container >= 0 else [])
@@ -143,12 +149,12 @@ def _wait_for_task(
         privileges.set_name("pycontain-init")
         refused: perform.StepRefused | None = None
         try:
-            perform.perform(steps, prepared, 1)
+            calls.make(prepared)
         except perform.StepRefused as error:
             refused = error
         packet, fds, _ = descriptors.receive(line, _TASK_LIMIT, 8)
         if packet:
-            live(prepared, Task(*marshal.loads(packet)), fds, len(steps), line.fileno(), refused)
+            live(prepared, Task(*marshal.loads(packet)), fds, len(calls.steps), line.fileno(), refused)
     finally:
         os._exit(127)
 

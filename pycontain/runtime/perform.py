@@ -32,6 +32,9 @@ ROOT, FILES, STAGE = "root", "files", "stage"
 _IN_ROOT = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 _PLAIN = _IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS
 _AT_FDCWD = -100
+DEVICE_ATTRIBUTES = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC
+"""Nobody changes mode or owner of the host's node through such a mount; writing to the device goes on."""
+MASK_OPTIONS = "nr_inodes=1,mode=755"
 _TREE = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
 _MOST_LINKS = 40  # as path_resolution(7)
 _ACCOUNT_FILE_LIMIT = 4 << 20
@@ -63,6 +66,11 @@ class Child:
         self.uid = self.gid = 0
         self.groups: tuple[int, ...] = ()
         self.home = "/"
+
+    def adopt_stage(self, fd: int) -> None:
+        """Know the stage that is open at *fd* with /proc and /sys on it."""
+        self.root = fd
+        self.kernel_devices = {os.stat(name, dir_fd=fd).st_dev for name in ("proc", "sys")}
 
     def limit_descriptors(self) -> None:
         """Give back what the zygote took for itself."""
@@ -295,14 +303,12 @@ def bind_device(child: Child, source: str, target: str) -> None:
 
 
 def _device_tree(source: str) -> int:
-    """A device node of the host, whose mode and owner cannot be changed through it; writing to the device goes on."""
     tree = syscalls.open_tree(_AT_FDCWD, source, syscalls.OPEN_TREE_CLONE)
     mode = os.fstat(tree).st_mode
     if not stat.S_ISCHR(mode) and not stat.S_ISBLK(mode):
         os.close(tree)
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), source)
-    attributes = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC
-    syscalls.mount_setattr(tree, set_=attributes, propagation=syscalls.MS_PRIVATE)
+    syscalls.mount_setattr(tree, set_=DEVICE_ATTRIBUTES, propagation=syscalls.MS_PRIVATE)
     return tree
 
 
@@ -394,7 +400,7 @@ def mask_path(child: Child, path: str) -> None:
     target = _open(child, path, resolve=_PLAIN)
     try:
         if stat.S_ISDIR(os.fstat(target).st_mode):
-            syscalls.mount("tmpfs", _through(target), "tmpfs", syscalls.MS_RDONLY, "nr_inodes=1,mode=755")
+            syscalls.mount("tmpfs", _through(target), "tmpfs", syscalls.MS_RDONLY, MASK_OPTIONS)
             return
         tree = _device_tree("/dev/null")
         syscalls.move_mount(tree, target)

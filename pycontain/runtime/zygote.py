@@ -31,10 +31,10 @@ import select
 import signal
 import socket
 import time
-from functools import partial
 
 from pycontain.kernel import descriptors, privileges, syscalls
 from pycontain.runtime import child, perform, supervise, sweep
+from pycontain.runtime.forker import Forker
 
 TYPE_CHECKING = False  # importing typing would cost the zygote 6 ms and 1 MB
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 
 _REQUEST_LIMIT = 1 << 18
 _CLONE_INDEX = 0
-_SPARE = "spare"
+_SPARE, _FORKER = "spare", "forker"
+_START = ""  # what a spare is for: the next start, or by the container's id the next exec there
 _LAST_BREATH = 50  # milliseconds that an exiting process may need until it can be reaped
 _SPARE_SECONDS = 5.0  # an exec soon after another finds a spare; later the memory is worth more
 _LARGE = marshal.dumps(("large",))
@@ -113,6 +114,8 @@ class Zygote:
         self.prefix = b""  # the first steps of the last plan, for the next spare
         self.spare: child.Spare | None = None
         self.spares: dict[str, child.Spare] = {}  # for the next exec in a container that had one lately
+        self.forker: Forker | None = None  # made when there is something to fork
+        self.strangers = False  # whether there may be children that are not in the list
         # Containers that shall get such a spare, with the first steps of their last exec.
         self.wanted: dict[str, bytes] = {}
         # To spares that were given a task, until their payload runs.
@@ -132,6 +135,8 @@ class Zygote:
                     self._serve()
                 elif fd in self.lines:
                     self._release(fd)
+                elif self.forker is not None and fd == self.forker.channel.fileno():
+                    self._receive_spare(self.forker)
                 elif fd in self.children:
                     self._attend(self.children[fd], fd)
         # The folder has the journal of the control groups: while there are any it stays, for the next zygote's sweep.
@@ -162,6 +167,7 @@ class Zygote:
             self._dismiss(self.spare)
             self.spare = None
         self._dismiss_exec_spares(*self.spares)
+        self._dismiss_forker()
         self.poll.unregister(self.owner)
         self.poll.unregister(self.control)
         for running in set(self.children.values()):
@@ -216,10 +222,9 @@ class Zygote:
                 executed, in_child = os.pipe2(os.O_CLOEXEC)
                 fds.append(in_child)
             task.taken = time.monotonic()
-            spare = None
-            if not task.options & child.PROFILE:  # who asks where the time goes wants to see all of it
-                spare, self.spare = self.spare, None
-            pid, pidfd = self._hand_to(spare, task, fds, group) or self._clone(task, fds, group)
+            pid, pidfd = self._hand_to(self._take_spare(task), task, fds, group) or self._clone(
+                task, fds, group
+            )
         except OSError as error:
             self._refuse(channel, fds, task.folder, error)
             _remove_group(group)
@@ -252,6 +257,21 @@ class Zygote:
         except OSError as error:  # of the journal's disk, or of a mount that went away
             say(channel, "no folder", error.errno, str(error.filename or ""))
         return None
+
+    def _take_spare(self, task: child.Task) -> child.Spare | None:
+        """The spare for a start, or the one that is on its way, or a new one as long as somebody can fork it for us."""
+        if task.options & child.PROFILE:  # who asks where the time goes wants to see all of it
+            return None
+        if self.forker is not None and self.spare is None:
+            if _START not in self.forker.asked:
+                self.forker.ask(_START, task.prefix)
+            while self.spare is None and self.forker is not None and _START in self.forker.asked:
+                if self.forker.wait():
+                    self._receive_spare(self.forker)
+                else:
+                    self._dismiss_forker()
+        spare, self.spare = self.spare, None
+        return spare
 
     def _clone(self, task: child.Task, fds: list[int], group: Group | None) -> tuple[int, int]:
         """A child of its own for *task*; the next one may find a spare for the same first steps."""
@@ -286,12 +306,6 @@ class Zygote:
     def _dismiss(self, spare: child.Spare) -> None:
         spare.line.close()  # which is its sign to exit
 
-    def _keep(self, spare: child.Spare | None) -> child.Spare | None:
-        """Watch a spare: when its container ends the kernel kills it, and waits until somebody has reaped it."""
-        if spare is not None:
-            self._watch(Running(_SPARE, spare.pid, spare.pidfd, None))
-        return spare
-
     def _lose_spare(self, pid: int) -> None:
         """A spare has ended, dismissed or killed."""
         if self.spare is not None and self.spare.pid == pid:
@@ -302,18 +316,55 @@ class Zygote:
                 self.spares.pop(ident).line.close()
 
     def _make_spares(self) -> None:
-        if self.closing:
+        # A child that mounts while another one starts would wait for the same locks of the kernel.
+        start = self.spare is None and self.prefix and not self.lines
+        if self.closing or not (start or self.wanted):
             return
-        # A child that mounts now would wait for the same locks of the kernel.
-        if self.spare is None and self.prefix and not self.lines:
-            self.spare = self._keep(child.Spare.make(self.prefix, self._new_child(), _fork))
+        forker = self.forker or self._make_forker()
+        if forker is None:
+            return
+        if start and _START not in forker.asked:
+            forker.ask(_START, self.prefix)
         for ident, prefix in self.wanted.items():
-            container = self.containers[ident]
-            fork = partial(self._fork_into, container)
-            spare = self._keep(child.Spare.make(prefix, self._new_child(), fork, container.pidfd))
-            if spare is not None:
-                self.spares[ident] = spare
+            forker.ask(ident, prefix, self.containers[ident].pidfd)
         self.wanted.clear()
+
+    def _make_forker(self) -> Forker | None:
+        try:
+            self.forker = Forker.start(self.own_pid_namespace, self.last_capability, self.descriptors)
+        except OSError:  # the next start says better what the host is short of
+            return None
+        self._watch(Running(_FORKER, self.forker.pid, self.forker.pidfd, None))
+        self.poll.register(self.forker.channel, select.EPOLLIN)
+        return self.forker
+
+    def _dismiss_forker(self) -> None:
+        if self.forker is None:
+            return
+        self.poll.unregister(self.forker.channel)
+        self.forker.channel.close()
+        if self.forker.pidfd in self.children:
+            self._kill(self.children[self.forker.pidfd], signal.SIGKILL)
+        # It may just have forked what it has not told us of.
+        self.strangers = self.strangers or bool(self.forker.asked)
+        self.forker = None
+
+    def _receive_spare(self, forker: Forker) -> None:
+        answer = forker.answer()
+        if answer is None:
+            self._dismiss_forker()
+            return
+        purpose, spare = answer
+        if spare is None:
+            return
+        # When its container ends the kernel kills it, and waits until somebody has reaped it.
+        self._watch(Running(_SPARE, spare.pid, spare.pidfd, None))
+        if purpose == _START:
+            self.spare = spare
+        elif purpose in self.containers and purpose not in self.spares:
+            self.spares[purpose] = spare
+        else:
+            self._dismiss(spare)
 
     def _dismiss_exec_spares(self, *idents: str) -> None:
         for ident in idents:
@@ -448,6 +499,10 @@ class Zygote:
         self._forget(running.pidfd)
         if running.ident == _SPARE:
             self._lose_spare(pid)
+        elif running.ident == _FORKER and self.forker is not None and self.forker.pid == pid:
+            self._dismiss_forker()
+        if self.strangers:
+            self._reap_stranger()
         if running.executed >= 0:
             self._forget(running.executed)
         if running.channel is not None:
@@ -464,6 +519,12 @@ class Zygote:
             cleaner = self.state.give_back(running.folder)
             if cleaner:
                 self.adopt(cleaner)
+
+    def _reap_stranger(self) -> None:
+        """Reap a spare of a forker that had ended before it could name it; the spare ends when it notices."""
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is not None and all(running.pid != ended.si_pid for running in self.children.values()):
+            os.waitpid(ended.si_pid, 0)
 
 
 def _told(error: HostUnsupported) -> tuple[str, str, str, str]:
