@@ -58,7 +58,12 @@ class Forker:
         return cls(ours, pid, pidfd)
 
     def ask(self, purpose: str, prefix: bytes, container: int | None = None) -> None:
-        """Order a spare that has done *prefix*; for an exec, *container* is the pidfd of that container."""
+        """Order a spare that has done *prefix*, unless one for the same *purpose* is on its way.
+
+        For an exec, *container* is the pidfd of that container.
+        """
+        if purpose in self.asked:
+            return
         try:
             packet = marshal.dumps((purpose, prefix))
             socket.send_fds(self.channel, [packet], () if container is None else (container,))

@@ -263,8 +263,7 @@ class Zygote:
         if task.options & child.PROFILE:  # who asks where the time goes wants to see all of it
             return None
         if self.forker is not None and self.spare is None:
-            if _START not in self.forker.asked:
-                self.forker.ask(_START, task.prefix)
+            self.forker.ask(_START, task.prefix)
             while self.spare is None and self.forker is not None and _START in self.forker.asked:
                 if self.forker.wait():
                     self._receive_spare(self.forker)
@@ -323,7 +322,7 @@ class Zygote:
         forker = self.forker or self._make_forker()
         if forker is None:
             return
-        if start and _START not in forker.asked:
+        if start:
             forker.ask(_START, self.prefix)
         for ident, prefix in self.wanted.items():
             forker.ask(ident, prefix, self.containers[ident].pidfd)
