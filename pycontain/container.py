@@ -33,7 +33,7 @@ from pycontain.sandbox.limits import (
 )
 from pycontain.sandbox.paths import HostPath, RootPath
 from pycontain.sandbox.size import parse_size
-from pycontain.sandbox.spec import MASKED_PATHS, File, Mount, SandboxSpec, Secret, Tmpfs
+from pycontain.sandbox.spec import MASKED_PATHS, READ_ONLY_PATHS, File, Mount, SandboxSpec, Secret, Tmpfs
 from pycontain.sandbox.sysctl import parse_sysctl, parse_value
 
 if TYPE_CHECKING:
@@ -228,6 +228,7 @@ class ContainerSpec:
     files: tuple[File, ...] = ()
     read_only: bool = False
     init: bool = True
+    privileged: bool = False
     stop_signal: str | None = None
     pull: str = "missing"
     platform: str | None = None
@@ -411,6 +412,15 @@ class Container:
                 door.read(caps.parse_capability, name) for name in door.read(_capabilities, drop) or ()
             ]
         return self._with(capabilities=caps.granted(self.spec.capabilities, added, dropped))
+
+    def privileged(self) -> Container:
+        """Take the walls between root inside and the kernel away, for trusted programs that administer the machine.
+
+        All capabilities, no seccomp filter, no masked or read-only paths, every device of the host, and set-user-ID programs
+        work. Namespaces stay. As the machine's root, this is root of the machine to whoever wants to be. A later call, such
+        as ``capabilities(drop=…)``, takes back what it names.
+        """
+        return self._with(privileged=True, capabilities=frozenset(caps.NAMES), seccomp="unconfined")
 
     def seccomp(self, profile: str | os.PathLike[str] | Mapping[str, object]) -> Container:
         """Filter system calls: ``"default"`` is Docker's profile for the capabilities granted, ``"unconfined"`` no filter.
@@ -633,7 +643,9 @@ def seccomp_program(spec: ContainerSpec, host: HostFacts) -> bytes | None:
 def control_group(spec: ContainerSpec, engine: Engine) -> Cgroup:
     """The group that keeps the limits and the devices of *spec* on this host, or :class:`HostUnsupported` when it cannot."""
     group = NO_CGROUP if spec.limits == NO_LIMITS else _limited(spec, engine)
-    if needs_list(spec.capabilities, spec.devices, user_namespace=engine.facts.rootless):
+    if not spec.privileged and needs_list(
+        spec.capabilities, spec.devices, user_namespace=engine.facts.rootless
+    ):
         return _with_device_list(group, spec, engine)
     return group
 
@@ -710,8 +722,10 @@ def sandbox_spec(
         files=spec.files,
         read_only=spec.read_only,
         init=spec.init,
+        privileged=spec.privileged,
         capabilities=spec.capabilities,
-        masked_paths=(*MASKED_PATHS, *image.masked_paths),
+        masked_paths=image.masked_paths if spec.privileged else (*MASKED_PATHS, *image.masked_paths),
+        read_only_paths=() if spec.privileged else READ_ONLY_PATHS,
         rlimits=spec.rlimits,
         sysctls=spec.sysctls,
         layer_size=layer_size,

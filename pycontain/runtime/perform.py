@@ -35,6 +35,8 @@ _AT_FDCWD = -100
 DEVICE_ATTRIBUTES = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC
 """Nobody changes mode or owner of the host's node through such a mount; writing to the device goes on."""
 MASK_OPTIONS = "nr_inodes=1,mode=755"
+_OWN_TREES = frozenset({"/dev/pts", "/dev/shm", "/dev/mqueue"})  # what a container has of its own
+_OWN_NODES = frozenset({"/dev/ptmx", "/dev/console"})
 _TREE = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
 _MOST_LINKS = 40  # as path_resolution(7)
 _ACCOUNT_FILE_LIMIT = 4 << 20
@@ -312,6 +314,40 @@ def _device_tree(source: str) -> int:
     return tree
 
 
+def make_host_devices(child: Child, bound: bool) -> None:  # noqa: FBT001 - as the step says
+    """mknod(2), or bind, each node of the host's /dev."""
+    _make_nodes(child, "/dev", bound=bound)
+
+
+def _make_nodes(child: Child, folder: str, *, bound: bool) -> None:
+    for name in sorted(os.listdir(folder)):
+        path = f"{folder}/{name}"
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:  # devices come and go
+            continue
+        if stat.S_ISDIR(found.st_mode):
+            if path not in _OWN_TREES and os.access(path, os.R_OK | os.X_OK):
+                _make_directory(child, path, 0o755)
+                _make_nodes(child, path, bound=bound)
+        elif (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)) and path not in _OWN_NODES:
+            if bound:
+                bind_device(child, path, path)
+            else:
+                _copy_node(child, path, found)
+
+
+def _copy_node(child: Child, path: str, found: os.stat_result) -> None:
+    parent, name = _open_parent(child, path)
+    try:
+        os.mknod(name, found.st_mode, found.st_rdev, dir_fd=parent)
+        os.chown(name, found.st_uid, found.st_gid, dir_fd=parent)
+    except FileExistsError:
+        pass  # one of the six that every container has
+    finally:
+        os.close(parent)
+
+
 def write_sysctl(child: Child, path: str, value: str) -> None:
     """write(2) below the staged /proc/sys."""
     fd = _open(child, path, os.O_WRONLY, resolve=_PLAIN)
@@ -582,6 +618,7 @@ DOERS: dict[str, Callable[..., None]] = {
     "MakeDirectory": make_directory,
     "MakeDevice": make_device,
     "BindDevice": bind_device,
+    "MakeHostDevices": make_host_devices,
     "MakeLink": make_link,
     "WriteSysctl": write_sysctl,
     "MountFiles": mount_files,

@@ -24,6 +24,7 @@ from pycontain.sandbox.steps import (
     JoinNamespaces,
     MakeDevice,
     MakeDirectory,
+    MakeHostDevices,
     MakeLink,
     MaskPath,
     MountFiles,
@@ -101,8 +102,8 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
         tuple(
             chain(
                 namespaces(),
-                stage(),
-                devices(host),
+                stage(spec, host),
+                devices(spec, host),
                 sysctls(spec),
                 kernel_masks(spec),
                 cgroup(spec),
@@ -133,15 +134,16 @@ def namespaces() -> Iterator[Step]:
     yield BringLoopbackUp(because="127.0.0.1 works inside")
 
 
-def stage() -> Iterator[Step]:
+def stage(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
     """runtime-spec, config-linux, "Default Filesystems", in Docker's flavour; built where no image can interfere."""
     yield MountStage(because="what does not depend on the image is built apart from it")
     yield MountFilesystem(
         "proc", StagePath("/proc"), _CONFINED, because="runtime-spec: /proc of the own processes"
     )
-    yield MountFilesystem(
-        "sysfs", StagePath("/sys"), _CONFINED | MountFlags.MS_RDONLY, because="runtime-spec: /sys"
-    )
+    # In a user namespace nothing in there may be written anyway, and one of another container may show it read-only only.
+    writable = spec.privileged and not host.rootless
+    flags = _CONFINED if writable else _CONFINED | MountFlags.MS_RDONLY
+    yield MountFilesystem("sysfs", StagePath("/sys"), flags, because="runtime-spec: /sys")
     yield MountFilesystem(
         "tmpfs",
         StagePath("/dev"),
@@ -151,7 +153,7 @@ def stage() -> Iterator[Step]:
     )
 
 
-def devices(host: HostFacts) -> Iterator[Step]:
+def devices(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
     """What is in /dev."""
     for name, major, minor in _DEVICES:
         path = StagePath(f"/dev/{name}")
@@ -159,6 +161,8 @@ def devices(host: HostFacts) -> Iterator[Step]:
             yield BindDevice(HostPath(f"/dev/{name}"), path, because="mknod(2) is not for user namespaces")
         else:
             yield MakeDevice(path, major, minor, because="runtime-spec: default device")
+    if spec.privileged:
+        yield MakeHostDevices(bound=host.rootless, because=".privileged(): every device of the host")
     for target, link in _LINKS:
         yield MakeLink(target, StagePath(link), because="runtime-spec: default link")
     yield MakeDirectory(StagePath("/dev/pts"))
@@ -345,7 +349,8 @@ def privileges(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
     yield SetIdentity(setgroups=not host.single_id, because="image-spec: config.User")
     yield SetCapabilities(_known(spec, host), because="podman's default set, or what .capabilities() says")
     yield SetParentDeathSignal(because="prctl(2): a change of credentials cleared it")
-    yield SetNoNewPrivs(because="set-user-ID programs of the image gain nothing; seccomp needs it")
+    if not spec.privileged or spec.seccomp is not None:
+        yield SetNoNewPrivs(because="set-user-ID programs of the image gain nothing; seccomp needs it")
 
 
 def seccomp(spec: SandboxSpec) -> Iterator[Step]:

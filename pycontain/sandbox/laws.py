@@ -113,10 +113,14 @@ def the_root_is_mounted_before_anything_in_it(plan: Plan) -> Iterator[str]:
 
 def no_new_privs_before_seccomp(plan: Plan) -> Iterator[str]:
     """seccomp(2) asks for it, and it holds for everything that the payload executes."""
-    if len(_places(plan, steps.SetNoNewPrivs)) != 1:
+    if len(_places(plan, steps.SetNoNewPrivs)) != 1 and not _is_privileged(plan):
         yield "no_new_privs is not set exactly once"
     if _places(plan, steps.SetSeccomp) and _first(plan, steps.SetSeccomp) < _first(plan, steps.SetNoNewPrivs):
         yield "seccomp comes before no_new_privs"
+
+
+def _is_privileged(plan: Plan) -> bool:
+    return bool(_places(plan, steps.MakeHostDevices))
 
 
 def seccomp_is_last_before_execute(plan: Plan) -> Iterator[str]:
@@ -145,6 +149,7 @@ def capabilities_fall_in_order(plan: Plan) -> Iterator[str]:
         _places(plan, kind)
         for kind in (steps.DropBoundingSet, steps.SetIdentity, steps.SetCapabilities, steps.SetNoNewPrivs)
     ]
+    order = [places for places in order if places or not _is_privileged(plan)]
     if any(len(places) != 1 for places in order) or sorted(order) != order:
         yield "bounding set, identity, capabilities and no_new_privs are not each there once and in this order"
 

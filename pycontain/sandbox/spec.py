@@ -119,6 +119,7 @@ class SandboxSpec:
     files: tuple[File, ...] = ()
     read_only: bool = False
     init: bool = True
+    privileged: bool = False
     capabilities: frozenset[str] = capabilities.DEFAULT
     masked_paths: tuple[RootPath, ...] = MASKED_PATHS
     read_only_paths: tuple[RootPath, ...] = READ_ONLY_PATHS

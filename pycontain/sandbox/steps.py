@@ -496,6 +496,22 @@ class BindDevice(Step):
 
 
 @attrs.frozen
+class MakeHostDevices(Step):
+    """Every device node in /dev of the host that is not there yet, made with its mode and owner or, in a user namespace, bound.
+
+    What the zygote may not look at is left out.
+    """
+
+    bound: bool
+
+    def __str__(self) -> str:
+        act = (
+            "move_mount(open_tree(NODE, OPEN_TREE_CLONE), STAGE/NODE)" if self.bound else "mknod(STAGE/NODE)"
+        )
+        return f'for NODE in "/dev", but pts, shm and mqueue: {act}'
+
+
+@attrs.frozen
 class MakeLink(Step):
     """symlink(2) below the root."""
 

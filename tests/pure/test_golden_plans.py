@@ -11,6 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from pycontain.sandbox import capabilities
 from pycontain.sandbox.compile import compile_exec, compile_plan
 from pycontain.sandbox.devices import DEFAULT, Device, with_list
 from pycontain.sandbox.host import HostFacts, IdRange
@@ -73,6 +74,10 @@ WALLS = attrs.evolve(
     seccomp=bytes(8 * 3),
 )
 
+PRIVILEGED = attrs.evolve(
+    PLAIN, privileged=True, capabilities=frozenset(capabilities.NAMES), masked_paths=(), read_only_paths=()
+)
+
 GOLDEN = {
     "root": compile_plan(PLAIN, ROOT),
     "rootless": compile_plan(PLAIN, ROOTLESS),
@@ -81,6 +86,8 @@ GOLDEN = {
     "full-rootless": compile_plan(FULL, ROOTLESS),
     "walls": compile_plan(WALLS, ROOT),
     "walls-single-id": compile_plan(WALLS, SINGLE),
+    "privileged": compile_plan(PRIVILEGED, ROOT),
+    "privileged-rootless": compile_plan(PRIVILEGED, ROOTLESS),
     "exec": compile_exec(FULL, ROOT),
 }
 

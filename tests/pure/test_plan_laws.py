@@ -48,6 +48,7 @@ sandbox_specs = st.builds(
     files=st.lists(st.builds(File, root_paths, contents, modes) | secrets, max_size=3).map(tuple),
     read_only=st.booleans(),
     init=st.booleans(),
+    privileged=st.booleans(),
     capabilities=st.frozensets(st.sampled_from(capabilities.NAMES)),
     masked_paths=st.just(SandboxSpec(Rootfs(())).masked_paths),
     rlimits=st.lists(
