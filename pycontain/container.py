@@ -719,6 +719,7 @@ def sandbox_spec(
         mounts=spec.mounts,
         tmpfs=spec.tmpfs,
         devices=spec.devices,
+        volumes=image.volumes,
         files=spec.files,
         read_only=spec.read_only,
         init=spec.init,

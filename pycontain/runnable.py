@@ -7,6 +7,7 @@ since, so that a tag that moved means the new image to the next container; that 
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -34,9 +35,12 @@ if TYPE_CHECKING:
     from pycontain.oci.config import ExecutionParameters
     from pycontain.progress import Reporter
     from pycontain.runtime.engine import Engine
+    from pycontain.sandbox.host import HostFacts, IdRange
     from pycontain.store.leases import Lease
     from pycontain.store.store import Store
     from pycontain.transfer import Found, Unpacking
+
+_KERNEL_TREES = ("/proc/", "/sys/", "/dev/")
 
 _locks: dict[Any, threading.Lock] = {}
 os.register_at_fork(after_in_child=_locks.clear)  # another thread of the parent may have held one
@@ -131,7 +135,7 @@ def _host(engine: Engine) -> RunnableImage:
 def _rootfs(path: str, engine: Engine) -> RunnableImage:
     absolute = os.path.abspath(path)
     if os.path.isdir(absolute):
-        return RunnableImage(RootfsTree((HostPath.parse(absolute),)))
+        return RunnableImage(_tree(absolute, engine.facts))
     from pycontain.runtime.unpack import unpack  # noqa: PLC0415 - only a tar needs what it imports
 
     try:
@@ -158,7 +162,22 @@ def _rootfs(path: str, engine: Engine) -> RunnableImage:
         if not entries:
             os.rmdir(tree)
             raise _no_tree(absolute, "it is empty")
-    return RunnableImage(RootfsTree((HostPath.parse(tree),)))
+    return RunnableImage(_tree(tree, engine.facts))
+
+
+def _tree(top: str, facts: HostFacts, *below: HostPath) -> RootfsTree:
+    """The directory *top* on those *below*, with the status of its root as the container is to see it."""
+    # Root's layers have the image's ids. In a user namespace they are shifted, and an id that is not mapped is nobody's.
+    found = os.stat(top)
+    uid, gid = found.st_uid, found.st_gid
+    if facts.rootless:
+        uid, gid = _inside(facts.uid_map, uid), _inside(facts.gid_map, gid)
+    return RootfsTree((HostPath.parse(top), *below), (), stat.S_IMODE(found.st_mode), uid, gid)
+
+
+def _inside(ranges: tuple[IdRange, ...], outside: int) -> int:
+    mapped = (found for one in ranges if (found := one.inside_of(outside)) is not None)
+    return next(mapped, 0)
 
 
 def _no_tree(path: str, problem: str) -> InvalidImage:
@@ -238,10 +257,9 @@ def platform_of(text: str | None) -> Platform:
 
 
 def _runnable(store: Store, found: Found, engine: Engine, unpacking: Unpacking) -> RunnableImage:
-    tree = store.snapshots(unpacking.kind).mounts(found.chain_ids)
-    if not tree.lowerdirs:  # FROM scratch, and nothing more
-        tree = RootfsTree((HostPath(engine.new_tree()),))
-    return with_parameters(RunnableImage(tree), found.config.config)
+    trees = store.snapshots(unpacking.kind).mounts(found.chain_ids).lowerdirs
+    top, *below = trees or (engine.new_tree(),)  # FROM scratch, and nothing more
+    return with_parameters(RunnableImage(_tree(top, engine.facts, *below)), found.config.config)
 
 
 def with_parameters(image: RunnableImage, said: ExecutionParameters) -> RunnableImage:
@@ -256,7 +274,19 @@ def with_parameters(image: RunnableImage, said: ExecutionParameters) -> Runnable
         user=said.user,
         workdir=_workdir(said.working_dir),
         stop_signal=said.stop_signal or image.stop_signal,
+        volumes=tuple(dict.fromkeys(filter(None, map(_volume, said.volumes)))),
     )
+
+
+def _volume(text: str) -> RootPath | None:
+    """The place of a volume; None below the trees of the kernel, where every container has its own already."""
+    try:
+        path = RootPath.parse(f"/{text}")
+    except ValueError as error:
+        raise InvalidImage(f"the image has an unusable volume: {error}") from error
+    if path == "/":
+        raise InvalidImage("the image says that its whole root is a volume", hint="use another image")
+    return None if f"{path}/".startswith(_KERNEL_TREES) else path
 
 
 def _workdir(text: str) -> RootPath:

@@ -215,6 +215,13 @@ def mount_overlay(child: Child, lowerdirs: Sequence[str], options: Sequence[str]
     child.root = os.open(ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
+def set_root_status(child: Child, mode: int, uid: int, gid: int) -> None:
+    """chown(2) and chmod(2), through the mount: so ids are those of the container, however the layer keeps them."""
+    del child
+    os.chown(ROOT, uid, gid)
+    os.chmod(ROOT, mode)
+
+
 def mount_stage(child: Child) -> None:
     """mount(2) the tmpfs at :data:`STAGE` and open it."""
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
@@ -455,6 +462,18 @@ def read_only_path(child: Child, path: str) -> None:
     os.close(target)
 
 
+def writable_path(child: Child, path: str) -> None:
+    """Bind a directory over itself, with what is mounted below."""
+    target = _mount_point(child, path, directory=True)
+    try:
+        _refuse_kernel_files(child, target)
+        tree = syscalls.open_tree(target, "", _TREE | syscalls.AT_EMPTY_PATH)
+        syscalls.move_mount(tree, target)
+        os.close(tree)
+    finally:
+        os.close(target)
+
+
 def read_only_root(child: Child) -> None:
     """mount_setattr(2) of the root's own mount."""
     syscalls.mount_setattr(child.root, set_=syscalls.MOUNT_ATTR_RDONLY)
@@ -612,6 +631,7 @@ DOERS: dict[str, Callable[..., None]] = {
     "MountStage": mount_stage,
     "MountLayer": mount_layer,
     "MountOverlay": mount_overlay,
+    "SetRootStatus": set_root_status,
     "MoveMount": move_mount,
     "BindMount": bind_mount,
     "MountFilesystem": mount_filesystem,
@@ -625,6 +645,7 @@ DOERS: dict[str, Callable[..., None]] = {
     "InstallFile": install_file,
     "MaskPath": mask_path,
     "ReadOnlyPath": read_only_path,
+    "WritablePath": writable_path,
     "ReadOnlyRoot": read_only_root,
     "PivotRoot": pivot_root,
     "SetHostname": set_hostname,

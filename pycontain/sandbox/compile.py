@@ -46,9 +46,11 @@ from pycontain.sandbox.steps import (
     SetNoNewPrivs,
     SetParentDeathSignal,
     SetResourceLimit,
+    SetRootStatus,
     SetSeccomp,
     Step,
     UnshareCgroup,
+    WritablePath,
     WriteSysctl,
 )
 from pycontain.sandbox.sysctl import swapped
@@ -87,6 +89,7 @@ _LINKS = (
 )
 
 _BYTES_PER_INODE = 4096
+_NEW_LAYER = (0o755, 0, 0)  # mode, owner and group with which a writable layer is made
 
 # What moves from the stage to the root.
 _STAGED = (RootPath("/proc"), RootPath("/sys"), RootPath("/dev"))
@@ -229,6 +232,10 @@ def rootfs(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
     yield MountOverlay(
         spec.rootfs.lowerdirs, options, because="image below, this container's writable layer on top"
     )
+    if (spec.rootfs.mode, spec.rootfs.uid, spec.rootfs.gid) != _NEW_LAYER:
+        yield SetRootStatus(
+            spec.rootfs.mode, spec.rootfs.uid, spec.rootfs.gid, because="/ is as the image has it"
+        )
     for source, target in spec.rootfs.binds:
         yield BindMount(source, target, read_only=True, because="part of the image, taken from the host")
     for path in _STAGED:
@@ -236,7 +243,7 @@ def rootfs(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
 
 
 def mounts(spec: SandboxSpec) -> Iterator[Step]:
-    """What the user mounts: parents before children, whatever the order of the calls."""
+    """What the user mounts, and the image's volumes: parents before children, whatever the order of the calls."""
     wanted: list[tuple[RootPath, Step]] = [
         (mount.target, BindMount(mount.source, mount.target, mount.read_only, because=".mount()"))
         for mount in spec.mounts
@@ -251,7 +258,23 @@ def mounts(spec: SandboxSpec) -> Iterator[Step]:
         (device.target, BindDevice(device.source, device.target, because=".device()"))
         for device in spec.devices
     ]
+    wanted += [(path, volume(path, spec)) for path in spec.volumes if not _is_taken(path, spec)]
     yield from (step for _, step in sorted(wanted, key=lambda pair: pair[0].split("/")))
+
+
+def volume(path: RootPath, spec: SandboxSpec) -> Step:
+    """Docker makes an anonymous volume, which has the image's content, is writable, and may end with the container."""
+    reason = "image-spec: config.Volumes"
+    if spec.read_only:
+        return WritablePath(path, because=f"{reason}, which stay writable")
+    return MakeDirectory(path, because=reason)
+
+
+def _is_taken(path: RootPath, spec: SandboxSpec) -> bool:
+    """Whether the user has put something of his own in the place of a volume, or above it, where we make nothing."""
+    mounted = [mount.target for mount in spec.mounts]
+    own = [tmpfs.target for tmpfs in spec.tmpfs] + [file.path for file in spec.files]
+    return path in own or any(path == place or path.startswith(f"{place}/") for place in mounted)
 
 
 def working_directory(spec: SandboxSpec) -> Iterator[Step]:

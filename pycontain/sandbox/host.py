@@ -30,6 +30,11 @@ class IdRange:
     def __str__(self) -> str:
         return f"{self.inside} {self.outside} {self.count}"
 
+    def inside_of(self, outside: int) -> int | None:
+        """Which id here the host's id *outside* is."""
+        place = outside - self.outside
+        return self.inside + place if 0 <= place < self.count else None
+
 
 @attrs.frozen
 class HostFacts:

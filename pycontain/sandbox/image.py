@@ -23,4 +23,5 @@ class RunnableImage:
     user: str = ""
     workdir: RootPath = TOP
     stop_signal: str = "SIGTERM"  # as the configuration has it: a name or a number
+    volumes: tuple[RootPath, ...] = ()
     masked_paths: tuple[RootPath, ...] = ()

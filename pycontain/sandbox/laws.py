@@ -24,6 +24,7 @@ _MOUNTING = (
     steps.InstallFile,
     steps.MaskPath,
     steps.ReadOnlyPath,
+    steps.WritablePath,
     steps.ReadOnlyRoot,
     steps.MountFiles,
 )
@@ -52,7 +53,13 @@ def no_mount_after_the_pivot(plan: Plan) -> Iterator[str]:
 
 def nothing_covers_a_mask(plan: Plan) -> Iterator[str]:
     """What is mounted after a mask lies neither at its path nor above it; what moves takes its masks along."""
-    covering = (steps.MountFilesystem, steps.BindMount, steps.BindDevice, steps.InstallFile)
+    covering = (
+        steps.MountFilesystem,
+        steps.BindMount,
+        steps.BindDevice,
+        steps.InstallFile,
+        steps.WritablePath,
+    )
     for place in _places(plan, (steps.MaskPath, steps.ReadOnlyPath)):
         masked = _target(plan.steps[place])
         for later in _places(plan, covering):
@@ -176,6 +183,8 @@ _ORDER = (
     (steps.SetResourceLimit, steps.SetIdentity),
     (steps.WriteSysctl, steps.ReadOnlyPath),
     (steps.MountLayer, steps.MountOverlay),
+    (steps.MountOverlay, steps.SetRootStatus),
+    (steps.WritablePath, steps.ReadOnlyRoot),
 )
 
 

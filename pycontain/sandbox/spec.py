@@ -63,10 +63,16 @@ class Secret:
 
 @attrs.frozen
 class Rootfs:
-    """The read-only part of the root: layers of an overlay, topmost first, and trees of the host bound over it."""
+    """The read-only part of the root: layers of an overlay, topmost first, and trees of the host bound over it.
+
+    *mode*, *uid* and *gid* are those of ``/`` as the container is to see it.
+    """
 
     lowerdirs: tuple[HostPath, ...]
     binds: tuple[tuple[HostPath, RootPath], ...] = ()
+    mode: int = 0o755
+    uid: int = 0
+    gid: int = 0
 
 
 @attrs.frozen
@@ -116,6 +122,7 @@ class SandboxSpec:
     mounts: tuple[Mount, ...] = ()
     tmpfs: tuple[Tmpfs, ...] = ()
     devices: tuple[Device, ...] = ()
+    volumes: tuple[RootPath, ...] = ()
     files: tuple[File, ...] = ()
     read_only: bool = False
     init: bool = True

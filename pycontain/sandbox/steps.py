@@ -337,6 +337,18 @@ class MountOverlay(Step):
 
 
 @attrs.frozen
+class SetRootStatus(Step):
+    """chown(2) and chmod(2) of the root: the writable layer's own owner and mode would hide those of the image."""
+
+    mode: int
+    uid: int
+    gid: int
+
+    def __str__(self) -> str:
+        return f"chown(ROOT, {self.uid}, {self.gid}); chmod(ROOT, {self.mode:#o})"
+
+
+@attrs.frozen
 class BindMount(Step):
     """open_tree(2), mount_setattr(2), move_mount(2): a tree of the host at a place below the root."""
 
@@ -592,6 +604,24 @@ class ReadOnlyPath(Step):
             f"tree = open_tree({_root(self.path)}, OPEN_TREE_CLONE|AT_RECURSIVE); "
             f"mount_setattr(tree, AT_RECURSIVE, {{attr_set=MOUNT_ATTR_RDONLY}}); move_mount(tree, {_root(self.path)})"
         )
+
+
+@attrs.frozen
+class WritablePath(Step):
+    """A directory, made when it is missing, bound over itself: it stays writable when the root no longer is."""
+
+    path: RootPath
+
+    def __str__(self) -> str:
+        return (
+            f"mkdir({_root(self.path)}, 0o755); tree = open_tree({_root(self.path)}, OPEN_TREE_CLONE|AT_RECURSIVE); "
+            f"move_mount(tree, {_root(self.path)})"
+        )
+
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
+        """An image decides what lies there."""
+        del path
+        return _target_problem(self.path, number)
 
 
 @attrs.frozen

@@ -5,9 +5,11 @@ import sys
 import tarfile
 from pathlib import Path
 
+import attrs
 import pytest
 from busybox_images import (
     HERE,
+    ROOT,
     busybox_layer,
     docker_save,
     image,
@@ -22,8 +24,9 @@ from trees import listing
 
 import pycontain
 from pycontain import Container
-from pycontain.errors import ImageNotFound, InvalidImage, NoMatchingPlatform
+from pycontain.errors import ImageNotFound, InvalidImage, NoMatchingPlatform, StepFailed
 from pycontain.image import Image, runnable
+from pycontain.oci.config import Healthcheck
 from pycontain.oci.platform import Platform
 from pycontain.oci.source import parse_source
 from pycontain.runtime import engine as engines
@@ -136,9 +139,105 @@ def test_the_stop_signal(store, push, base):
 
 
 def test_what_is_not_for_running_is_kept(store, push, base):
-    reference = push(base, labels={"team": "x"}, volumes=("/data",), exposed_ports=("80/tcp",), cmd=("true",))
-    said = Image.pull(reference).config.config
+    health = Healthcheck(test=("CMD", "true"), interval=5_000_000_000)
+    reference = push(
+        base, labels={"team": "x"}, volumes=("/data",), exposed_ports=("80/tcp",), healthcheck=health
+    )
+    pulled = Image.pull(reference)
+    said, shown = pulled.config.config, pulled.inspect()["Config"]
     assert (said.labels["team"], said.volumes, said.exposed_ports) == ("x", ("/data",), ("80/tcp",))
+    assert said.healthcheck == health
+    assert (shown["Labels"], shown["Volumes"], shown["ExposedPorts"]) == (
+        {"team": "x"},
+        {"/data": {}},
+        {"80/tcp": {}},
+    )
+    assert shown["Healthcheck"] == {"Test": ["CMD", "true"], "Interval": 5_000_000_000}
+
+
+# --- volumes --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_data(base):
+    """Layers with a directory that has a content and a mode of its own."""
+    return base, layer(*map(root, (Dir("data", mode=0o1777), File("data/own", b"12\n"))))
+
+
+def test_a_volume_exists(store, push, base):
+    assert sh(push(base, volumes=("/var/db/x",)), "cd /var/db/x && touch file && ls") == "file\n"
+
+
+def test_a_volume_has_what_the_image_has_there(store, push, with_data):
+    reference = push(*with_data, volumes=("/data",))
+    done = Container(reference).read_only().run("sh", "-c", "stat -c '%a' /data; cat /data/own")
+    assert done.stdout == "1777\n12\n"
+
+
+@pytest.mark.parametrize("volume", ["/data", "/var/db/x", "relative"])
+def test_a_volume_stays_writable_when_the_root_is_not(store, push, with_data, volume):
+    box = Container(push(*with_data, volumes=(volume,))).read_only().workdir("/")
+    assert box.run("sh", "-c", f"touch {volume}/file && cat {volume}/file").exit_code == 0
+    assert box.run("sh", "-c", "touch /etc/file").exit_code != 0
+
+
+def test_a_volume_ends_with_its_container(store, push, with_data):
+    box = Container(push(*with_data, volumes=("/data",))).read_only()
+    box.run("sh", "-c", "touch /data/file", check=True)
+    assert box.run("ls", "/data").stdout == "own\n"
+
+
+def test_the_user_of_the_image_may_own_its_volume(store, push, base, privilege):
+    if privilege == "single":
+        pytest.skip("one id is mapped")
+    data = layer(Dir("data", mode=0o700, uid=7, gid=8))
+    box = Container(push(base, data, volumes=("/data",), user="7:8")).read_only()
+    assert box.run("sh", "-c", "touch /data/f && stat -c '%u:%g' /data/f").stdout == "7:8\n"
+
+
+def test_a_mount_takes_the_place_of_a_volume(store, push, with_data, tmp_path):
+    (tmp_path / "host").touch()
+    box = Container(push(*with_data, volumes=("/data", "/data/deep"))).mount(
+        tmp_path, "/data", read_only=True
+    )
+    assert box.run("ls", "/data").stdout == "host\n"
+
+
+def test_a_mount_lies_in_a_volume(store, push, with_data, tmp_path):
+    (tmp_path / "host").touch()
+    box = Container(push(*with_data, volumes=("/data",))).mount(tmp_path, "/data/deep").read_only()
+    assert box.run("sh", "-c", "ls /data/deep; touch /data/x && ls /data").stdout == "host\ndeep\nown\nx\n"
+
+
+def test_a_tmpfs_takes_the_place_of_a_volume(store, push, with_data):
+    box = Container(push(*with_data, volumes=("/data", "/data/deep"))).tmpfs("/data")
+    assert box.run("ls", "/data").stdout == "deep\n"
+
+
+def test_a_link_in_the_place_of_a_volume_leads_to_a_place_inside(store, push, base):
+    links = (Symlink("data", to="/elsewhere"), Symlink("up", to="../../../../elsewhere"))
+    box = Container(push(base, layer(*map(root, links)), volumes=("/data", "/up"))).read_only()
+    assert box.run("sh", "-c", "touch /data/x && ls /elsewhere /up/").stdout == "/elsewhere:\nx\n\n/up/:\nx\n"
+
+
+@pytest.mark.parametrize("target", ["/proc", "/proc/sys", "/sys/kernel"])
+def test_a_link_to_a_tree_of_the_kernel_is_no_volume(store, push, base, target):
+    """CVE-2025-52565 and its kin: an image must not have parts of them bound elsewhere."""
+    reference = push(base, layer(root(Symlink("data", to=target))), volumes=("/data",))
+    with pytest.raises(StepFailed, match="tree of the kernel"):
+        Container(reference).read_only().run("true")
+
+
+def test_volumes_in_trees_of_the_kernel_are_the_kernels(store, push, base):
+    """Images for systemd name /sys/fs/cgroup."""
+    reference = push(base, volumes=("/sys/fs/cgroup", "/proc", "/dev/shm"))
+    assert Container(reference).read_only().run("sh", "-c", "ls -d /proc/1").stdout == "/proc/1\n"
+
+
+@pytest.mark.parametrize("volume", ["/", "/a/../../b"])
+def test_an_unusable_volume_is_refused(store, push, base, volume):
+    with pytest.raises(InvalidImage, match="volume"):
+        Container(push(base, volumes=(volume,))).run("true")
 
 
 # --- layers ---------------------------------------------------------------------------------------------
@@ -181,6 +280,14 @@ def test_the_root_directory_keeps_its_mode(store, push, base, privilege):
     top = store.snapshots(kind).find(pulled.layers[-1].chain_id).path
     assert os.stat(top).st_mode & 0o7777 == 0o711
     assert os.stat(top).st_uid != os.geteuid()
+
+
+def test_the_container_sees_the_mode_and_owner_of_the_images_root(store, push, base, privilege):
+    owner = ROOT if privilege == "single" else {"uid": 3, "gid": 4}
+    entry, content = Dir("", mode=0o1711)
+    reference = push(layer((attrs.evolve(entry, **owner), content)), base)
+    for box in (Container(reference), Container(reference).read_only()):
+        assert box.run("stat", "-c", "%a %u:%g", "/").stdout == "1711 {uid}:{gid}\n".format(**owner)
 
 
 def test_127_layers(store, push, base):

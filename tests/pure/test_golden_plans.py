@@ -77,6 +77,16 @@ WALLS = attrs.evolve(
 PRIVILEGED = attrs.evolve(
     PLAIN, privileged=True, capabilities=frozenset(capabilities.NAMES), masked_paths=(), read_only_paths=()
 )
+VOLUMES = attrs.evolve(
+    PLAIN,
+    rootfs=Rootfs((HostPath("/images/top"),), mode=0o711, uid=3, gid=4),
+    mounts=(
+        Mount(HostPath("/home/u/db"), RootPath("/var/db")),
+        Mount(HostPath("/home/u/x"), RootPath("/data/x")),
+    ),
+    tmpfs=(Tmpfs(RootPath("/scratch")),),
+    volumes=tuple(map(RootPath, ("/data", "/scratch", "/scratch/deep", "/var/db", "/var/db/deep"))),
+)
 
 GOLDEN = {
     "root": compile_plan(PLAIN, ROOT),
@@ -88,6 +98,8 @@ GOLDEN = {
     "walls-single-id": compile_plan(WALLS, SINGLE),
     "privileged": compile_plan(PRIVILEGED, ROOT),
     "privileged-rootless": compile_plan(PRIVILEGED, ROOTLESS),
+    "volumes": compile_plan(VOLUMES, ROOT),
+    "volumes-read-only": compile_plan(attrs.evolve(VOLUMES, read_only=True), ROOT),
     "exec": compile_exec(FULL, ROOT),
 }
 

@@ -35,6 +35,8 @@ sandbox_specs = st.builds(
         Rootfs,
         st.lists(host_paths, min_size=1, max_size=3).map(tuple),
         st.lists(st.tuples(host_paths, root_paths), max_size=3).map(tuple),
+        st.just(0o755) | modes,
+        *(st.integers(0, 1) for _ in range(2)),
     ),
     argv=st.lists(words, min_size=1, max_size=3).map(tuple),
     env=st.lists(st.tuples(names, words), max_size=3).map(tuple),
@@ -45,6 +47,7 @@ sandbox_specs = st.builds(
     tmpfs=st.lists(st.builds(Tmpfs, root_paths, st.none() | st.integers(0, 1 << 40), modes), max_size=3).map(
         tuple
     ),
+    volumes=st.lists(root_paths, max_size=3, unique=True).map(tuple),
     files=st.lists(st.builds(File, root_paths, contents, modes) | secrets, max_size=3).map(tuple),
     read_only=st.booleans(),
     init=st.booleans(),
@@ -83,10 +86,11 @@ hosts = st.builds(
 )
 
 RICH = SandboxSpec(
-    Rootfs((HostPath("/layer"),), ((HostPath("/usr"), RootPath("/usr")),)),
+    Rootfs((HostPath("/layer"),), ((HostPath("/usr"), RootPath("/usr")),), mode=0o711),
     argv=("true",),
     mounts=(Mount(HostPath("/src"), RootPath("/data"), read_only=True),),
     tmpfs=(Tmpfs(RootPath("/scratch"), 1 << 20),),
+    volumes=(RootPath("/var/db"),),
     files=(File(RootPath("/etc/app"), b"x"), File(RootPath("/run/secrets/token"), Secret(b"y"), 0o400)),
     masked_paths=(*SandboxSpec(Rootfs(())).masked_paths, RootPath("/usr/local/etc")),
     read_only=True,
@@ -397,6 +401,8 @@ ORDERED = [
     (steps.SetHostname, steps.InstallFile),  # two files name it
     (steps.SetResourceLimit, steps.SetIdentity),  # a hard limit is raised as root
     (steps.ChangeDirectory, steps.SetSeccomp),
+    (steps.MountOverlay, steps.SetRootStatus),  # the ids are the container's only through the mount
+    (steps.WritablePath, steps.ReadOnlyRoot),  # or the volume would be read-only too
 ]
 
 
