@@ -20,6 +20,7 @@ from pycontain.runtime import engine as engines
 from pycontain.sandbox import capabilities as caps
 from pycontain.sandbox.compile import compile_exec, compile_plan
 from pycontain.sandbox.devices import DEFAULT, Device, Rule, needs_list, parse_access, with_list
+from pycontain.sandbox.landlock import LEAST_VERSION
 from pycontain.sandbox.limits import (
     CONTROLLERS,
     NO_CGROUP,
@@ -229,6 +230,7 @@ class ContainerSpec:
     read_only: bool = False
     init: bool = True
     privileged: bool = False
+    landlock: bool = False
     stop_signal: str | None = None
     pull: str = "missing"
     platform: str | None = None
@@ -441,6 +443,13 @@ class Container:
                 f"the seccomp profile {os.fspath(profile)!r} cannot be read: {error.strerror}",
                 hint="name a JSON file, or one of default and unconfined",
             ) from error
+
+    def landlock(self, on: bool = True) -> Container:  # noqa: FBT001, FBT002 - .landlock() is the usual call
+        """Add Landlock as a second wall: no change of mounts, no device nodes, and with a read-only root no write but where one is meant.
+
+        Commands of ``exec`` can then neither trace nor signal the payload. See the reference.
+        """
+        return self._with(landlock=on)
 
     def rlimit(self, name: str, soft: int, hard: int | None = None) -> Container:
         """Set a limit of setrlimit(2), such as ``"nofile"``; *hard* is *soft* when not given, -1 means unlimited."""
@@ -705,11 +714,26 @@ def layer_limit(spec: ContainerSpec, host: HostFacts) -> tuple[int | None, tuple
     return None, ("disk",)
 
 
+def landlock_on(spec: ContainerSpec, host: HostFacts) -> tuple[bool, tuple[str, ...]]:
+    """Whether Landlock is to be used, and what of it this host cannot do; :class:`HostUnsupported` when it must."""
+    if not spec.landlock or host.landlock >= LEAST_VERSION:
+        return spec.landlock, ()
+    if spec.limits_required:
+        raise HostUnsupported(
+            "Landlock",
+            needs=f"version {LEAST_VERSION} of it (Linux 5.19), switched on",
+            found=f"version {host.landlock}" if host.landlock else "none",
+            hint="boot with lsm=landlock, before what lsm= names now; or leave .landlock() out",
+        )
+    return False, ("landlock",)
+
+
 def sandbox_spec(
     spec: ContainerSpec, image: RunnableImage, host: HostFacts, cgroup: Cgroup = NO_CGROUP
 ) -> SandboxSpec:
     """What the image says, overridden by what the container says."""
-    layer_size, left_out = layer_limit(spec, host)
+    layer_size, without_limit = layer_limit(spec, host)
+    landlock, without_landlock = landlock_on(spec, host)
     return SandboxSpec(
         rootfs=image.rootfs,
         env=tuple({**dict(image.env), **dict(spec.env)}.items()),
@@ -724,13 +748,14 @@ def sandbox_spec(
         read_only=spec.read_only,
         init=spec.init,
         privileged=spec.privileged,
+        landlock=landlock,
         capabilities=spec.capabilities,
         masked_paths=image.masked_paths if spec.privileged else (*MASKED_PATHS, *image.masked_paths),
         read_only_paths=() if spec.privileged else READ_ONLY_PATHS,
         rlimits=spec.rlimits,
         sysctls=spec.sysctls,
         layer_size=layer_size,
-        left_out=left_out,
+        left_out=(*without_limit, *without_landlock),
         make_workdir=spec.workdir
         is None,  # image-spec's WorkingDir is made, as Docker does; a user's own must be there
         cgroup=cgroup,

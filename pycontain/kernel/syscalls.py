@@ -106,6 +106,11 @@ def _fail(path: str | bytes | None = None) -> OSError:
     return OSError(number, os.strerror(number), path)
 
 
+def call(number: int, *arguments: int) -> int:
+    """The same for a call without a function here, with its errno as OSError."""
+    return _call(number, *arguments)
+
+
 def _call(number: int, *arguments: int) -> int:
     padding = (0,) * (6 - len(arguments))
     result: int = _syscall(number, *arguments, *padding)

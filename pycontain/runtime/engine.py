@@ -297,13 +297,14 @@ def _introduce(
             case ("folder", number, path, trace):
                 _reap(fds)
                 raise probe.folder_refusal(number, path or state_folder()) from SandboxError(trace)
-            case ("ready", folder, last_capability, in_memory, uid_map, gid_map):
+            case ("ready", folder, last_capability, in_memory, uid_map, gid_map, landlock):
                 facts = probe.host_facts(
                     rootless=rootless,
                     last_capability=last_capability,
                     layers_in_memory=in_memory,
                     uid_map=uid_map,
                     gid_map=gid_map,
+                    landlock=landlock,
                 )
                 return fds[0], fds[1], facts, folder
 

@@ -18,7 +18,7 @@ import stat
 import sys
 import time
 
-from pycontain.kernel import netdevice, privileges, seccomp, syscalls
+from pycontain.kernel import landlock, netdevice, privileges, seccomp, syscalls
 from pycontain.sandbox.accounts import UnknownAccount, resolve_user
 
 TYPE_CHECKING = False  # importing typing would cost the zygote 6 ms and 1 MB
@@ -602,6 +602,21 @@ def set_no_new_privs(child: Child) -> None:
     privileges.set_no_new_privs()
 
 
+def set_landlock(child: Child, handled: int, scoped: int, rules: Sequence[tuple[str, int]]) -> None:
+    """landlock_restrict_self(2)."""
+    del child
+    ruleset = landlock.create_ruleset(handled, scoped)
+    try:
+        for path, allowed in rules:
+            try:
+                landlock.add_rule(ruleset, path, allowed)
+            except PermissionError:
+                pass  # whoever cannot reach the place cannot change anything there
+        landlock.restrict_self(ruleset)
+    finally:
+        os.close(ruleset)
+
+
 def set_seccomp(child: Child, program: bytes, name: str) -> None:
     """seccomp(2)."""
     del child, name
@@ -659,6 +674,7 @@ DOERS: dict[str, Callable[..., None]] = {
     "SetCapabilities": set_capabilities,
     "SetParentDeathSignal": set_parent_death_signal,
     "SetNoNewPrivs": set_no_new_privs,
+    "SetLandlock": set_landlock,
     "SetSeccomp": set_seccomp,
     "JoinCgroup": join_cgroup,
     "UnshareCgroup": unshare_cgroup,

@@ -94,7 +94,7 @@ def find_program(name: str) -> str | None:
 
 
 def host_facts(
-    *, rootless: bool, last_capability: int, layers_in_memory: bool, uid_map: str, gid_map: str
+    *, rootless: bool, last_capability: int, layers_in_memory: bool, uid_map: str, gid_map: str, landlock: int
 ) -> HostFacts:
     """This host, with what only the zygote can know."""
     return HostFacts(
@@ -106,6 +106,7 @@ def host_facts(
         gid_map=parse_id_map(gid_map),
         cgroup=cgroup_layout(),
         last_capability=last_capability,
+        landlock=landlock,
         layers_in_memory=layers_in_memory,
     )
 

@@ -32,7 +32,7 @@ import signal
 import socket
 import time
 
-from pycontain.kernel import descriptors, privileges, syscalls
+from pycontain.kernel import descriptors, landlock, privileges, syscalls
 from pycontain.runtime import child, perform, supervise, sweep
 from pycontain.runtime.forker import Forker
 
@@ -608,7 +608,13 @@ def set_the_stage(control: socket.socket, owner: int, own: int, state: sweep.Own
         zygote.adopt(sweeper)
     gc.freeze()  # what is there now is never collected, and not copied by the collector in a child
     gc.disable()
-    facts = (zygote.last_capability, state.in_memory, _read("uid_map"), _read("gid_map"))
+    facts = (
+        zygote.last_capability,
+        state.in_memory,
+        _read("uid_map"),
+        _read("gid_map"),
+        landlock.abi_version(),
+    )
     say(control, "ready", state.path, *facts, fds=(own, images))
     os.close(own)
     os.close(images)

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from pycontain.sandbox import capabilities
+from pycontain.sandbox.landlock import SCOPES, handled, mask_of, rules, scopes
 from pycontain.sandbox.paths import HostPath, RootPath, StagePath
 from pycontain.sandbox.plan import Plan
 from pycontain.sandbox.steps import (
@@ -43,6 +44,7 @@ from pycontain.sandbox.steps import (
     SetDomainname,
     SetHostname,
     SetIdentity,
+    SetLandlock,
     SetNoNewPrivs,
     SetParentDeathSignal,
     SetResourceLimit,
@@ -121,6 +123,7 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
                 bounding_set(spec, host),
                 whereabouts(spec),
                 privileges(spec, host),
+                landlock(spec, host),
                 seccomp(spec),
                 payload(spec),
             )
@@ -372,8 +375,21 @@ def privileges(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
     yield SetIdentity(setgroups=not host.single_id, because="image-spec: config.User")
     yield SetCapabilities(_known(spec, host), because="podman's default set, or what .capabilities() says")
     yield SetParentDeathSignal(because="prctl(2): a change of credentials cleared it")
-    if not spec.privileged or spec.seccomp is not None:
+    if not spec.privileged or spec.seccomp is not None or spec.landlock:
         yield SetNoNewPrivs(because="set-user-ID programs of the image gain nothing; seccomp needs it")
+
+
+def landlock(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
+    """landlock(7): places as the payload sees them, so after the pivot."""
+    if not spec.landlock:
+        return
+    allowed = tuple((str(path), mask_of(rights)) for path, rights in rules(spec, host.landlock))
+    yield SetLandlock(
+        mask_of(handled(host.landlock)),
+        mask_of(scopes(host.landlock), SCOPES),
+        allowed,
+        because="a second wall: no changes but where they are meant, and none of mounts",
+    )
 
 
 def seccomp(spec: SandboxSpec) -> Iterator[Step]:
@@ -399,6 +415,7 @@ def compile_exec(spec: SandboxSpec, host: HostFacts) -> Plan:
                 join_cgroup(spec),
                 whereabouts(spec),
                 privileges(spec, host),
+                landlock(spec, host),
                 seccomp(spec),
                 payload(spec),
             )

@@ -41,6 +41,7 @@ class HostFacts:
     """The machine as seen from the zygote, which performs the plans.
 
     ``rootless``: the zygote runs in a user namespace that it made, because the owner lacks CAP_SYS_ADMIN;
+    ``landlock``: the version that its kernel has, 0 for none;
     ``layers_in_memory``: the state folder's file system cannot hold an overlay's upper directory.
     """
 
@@ -52,6 +53,7 @@ class HostFacts:
     gid_map: tuple[IdRange, ...] = ()
     cgroup: CgroupLayout = CgroupLayout.V2
     last_capability: int = 40
+    landlock: int = 0
     layers_in_memory: bool = False
 
     @property

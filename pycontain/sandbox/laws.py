@@ -130,6 +130,17 @@ def _is_privileged(plan: Plan) -> bool:
     return bool(_places(plan, steps.MakeHostDevices))
 
 
+def landlock_comes_between(plan: Plan) -> Iterator[str]:
+    """landlock_restrict_self(2) asks for no_new_privs, and its paths are the container's; a filter might forbid the calls."""
+    for place in _places(plan, steps.SetLandlock):
+        if not _places(plan, steps.SetNoNewPrivs) or place < _first(plan, steps.SetNoNewPrivs):
+            yield "Landlock comes without or before no_new_privs"
+        if place < _first(plan, steps.PivotRoot):
+            yield "Landlock is told paths of the host"
+        if place > _first(plan, steps.SetSeccomp):
+            yield "Landlock comes after seccomp"
+
+
 def seccomp_is_last_before_execute(plan: Plan) -> Iterator[str]:
     """Our own calls must not need what the payload may not have."""
     filters = _places(plan, steps.SetSeccomp)
@@ -204,6 +215,7 @@ ALL: tuple[Callable[[Plan], Iterator[str]], ...] = (
     the_group_is_joined_before_it_becomes_the_view,
     the_root_is_mounted_before_anything_in_it,
     no_new_privs_before_seccomp,
+    landlock_comes_between,
     seccomp_is_last_before_execute,
     execute_is_last,
     preparations_come_first,

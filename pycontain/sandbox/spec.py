@@ -127,6 +127,7 @@ class SandboxSpec:
     read_only: bool = False
     init: bool = True
     privileged: bool = False
+    landlock: bool = False
     capabilities: frozenset[str] = capabilities.DEFAULT
     masked_paths: tuple[RootPath, ...] = MASKED_PATHS
     read_only_paths: tuple[RootPath, ...] = READ_ONLY_PATHS

@@ -21,6 +21,7 @@ import attrs
 from pycontain.kernel import constants
 from pycontain.sandbox import capabilities
 from pycontain.sandbox.device_filter import DEVICE_FILTER
+from pycontain.sandbox.landlock import RIGHTS, SCOPES
 from pycontain.sandbox.paths import StagePath
 from pycontain.sandbox.sysctl import swapped
 
@@ -785,6 +786,40 @@ class SetNoNewPrivs(Step):
 
     def __str__(self) -> str:
         return "prctl(PR_SET_NO_NEW_PRIVS, 1)"
+
+
+@attrs.frozen
+class SetLandlock(Step):
+    """landlock_restrict_self(2) with a ruleset that denies *handled* but where a rule allows it; *scoped* stays inside.
+
+    A place that the payload's user cannot reach needs no rule.
+    """
+
+    handled: int
+    scoped: int
+    rules: tuple[tuple[str, int], ...]
+
+    def __str__(self) -> str:
+        scoped = _bits(self.scoped, SCOPES)
+        rules = "; ".join(
+            f"landlock_add_rule(PATH_BENEATH, {_quote(path)}, {_rights(allowed, self.handled)})"
+            for path, allowed in self.rules
+        )
+        return (
+            f"landlock_create_ruleset({{handled_access_fs={_bits(self.handled, RIGHTS)}, scoped={scoped}}}); "
+            f"{rules}; landlock_restrict_self(RULESET)"
+        )
+
+
+def _rights(allowed: int, handled: int) -> str:
+    """All of what is handled, or all but the few that are not allowed."""
+    if allowed == handled:
+        return "handled_access_fs"
+    return f"handled_access_fs & ~({_bits(handled & ~allowed, RIGHTS)})"
+
+
+def _bits(value: int, table: tuple[tuple[str, int], ...]) -> str:
+    return "|".join(name for place, (name, _) in enumerate(table) if value >> place & 1) or "0"
 
 
 @attrs.frozen

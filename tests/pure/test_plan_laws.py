@@ -52,6 +52,7 @@ sandbox_specs = st.builds(
     read_only=st.booleans(),
     init=st.booleans(),
     privileged=st.booleans(),
+    landlock=st.booleans(),
     capabilities=st.frozensets(st.sampled_from(capabilities.NAMES)),
     masked_paths=st.just(SandboxSpec(Rootfs(())).masked_paths),
     rlimits=st.lists(
@@ -283,6 +284,15 @@ BROKEN = {
         laws.preparations_come_first,
         moved(steps.SetIdentity, of_kind(steps.ResolveUser)),
     ),
+    "Landlock without no_new_privs": (
+        laws.landlock_comes_between,
+        Plan((*without(steps.SetNoNewPrivs).steps[:-2], steps.SetLandlock(1, 0, ()), *LAWFUL.steps[-2:])),
+    ),
+    "Landlock with paths of the host": (
+        laws.landlock_comes_between,
+        inserted(steps.SetLandlock(1, 0, ()), 5),
+    ),
+    "Landlock behind seccomp": (laws.landlock_comes_between, inserted(steps.SetLandlock(1, 0, ()), -1)),
     "no pivot": (laws.exactly_one_pivot, without(steps.PivotRoot)),
     "two pivots": (laws.exactly_one_pivot, repeated(steps.PivotRoot)),
     "a mount after the pivot": (
