@@ -5,6 +5,11 @@ from __future__ import annotations
 import array
 import socket
 
+_FLAGS = int(socket.MSG_CMSG_CLOEXEC)  # as plain numbers: to combine members of an enum takes a hundred steps
+_LOST = int(socket.MSG_CTRUNC)
+_RIGHTS = (int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS))
+_SIZE = array.array("i").itemsize
+
 
 def receive(channel: socket.socket, size: int, most: int, flags: int = 0) -> tuple[bytes, list[int], bool]:
     """recvmsg(2) one packet of at most *size* bytes with at most *most* descriptors, all close-on-exec.
@@ -12,13 +17,12 @@ def receive(channel: socket.socket, size: int, most: int, flags: int = 0) -> tup
     The third value says whether descriptors were lost, because the process has none left or there were too many.
     Python's own ``socket.recv_fds`` forgets its flags up to 3.11, and so gives descriptors that programs inherit.
     """
-    room = socket.CMSG_LEN(most * array.array("i").itemsize)
-    packet, ancillary, received, _ = channel.recvmsg(size, room, flags | socket.MSG_CMSG_CLOEXEC)
+    packet, ancillary, received, _ = channel.recvmsg(size, socket.CMSG_LEN(most * _SIZE), _FLAGS | flags)
     fds = array.array("i")
     for level, kind, content in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-    return packet, list(fds), bool(received & socket.MSG_CTRUNC)
+        if (level, kind) == _RIGHTS:
+            fds.frombytes(content[: len(content) - len(content) % _SIZE])
+    return packet, fds.tolist(), bool(received & _LOST)
 
 
 def pid_of(pidfd: int) -> int:

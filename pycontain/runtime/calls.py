@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 
 _DOER: Call = (0, -1, 0, 0, 0, 0, 0, 0)
 _AT_FDCWD = -100
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _TREE = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE | os.O_CLOEXEC
 _ATTACH = syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_PATH
 _FROM_TREE = syscalls.MOVE_MOUNT_F_EMPTY_PATH
 _PR_SET_PDEATHSIG, _SIGKILL = 1, 9
+_PR_SET_NAME = 15
 
 
 class Calls:
@@ -43,10 +45,10 @@ class Calls:
     def __init__(self, steps: tuple[tuple[Any, ...], ...], free: int) -> None:
         self.steps = steps
         self.free = free  # the lowest free descriptor at this moment
-        self.stage = -1  # once the stage is mounted, the descriptor of its root
+        self.stage = self.files = -1  # the descriptors of what the calls mount, for the doers that follow
         self._buffers: dict[bytes, Any] = {}
         self._made: set[str] = set()
-        self.entries: list[Entry] = []
+        self.entries: list[Entry] = [(0, (), 0, self.call("prctl", _PR_SET_NAME, "pycontain-init"))]
         for index in range(1, len(steps)):
             name, tolerate, *fields = steps[index]
             calls = tuple(_COMPILERS.get(name, _by_doer)(self, *fields))
@@ -80,7 +82,7 @@ class Calls:
                 raise perform.StepRefused(index, number, "")
             place += left
         if self.stage >= 0:
-            child.adopt_stage(self.stage)
+            child.adopt(self.stage, self.files)
 
     # --- what calls are made of -----------------------------------------------------------------------------
 
@@ -144,8 +146,7 @@ def _bring_loopback_up(calls: Calls) -> Iterator[Call]:
 def _mount_stage(calls: Calls) -> Iterator[Call]:
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
     yield calls.call("mount", "tmpfs", perform.STAGE, "tmpfs", flags, "mode=0755")
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-    yield calls.open("openat", _AT_FDCWD, perform.STAGE, flags)
+    yield calls.open("openat", _AT_FDCWD, perform.STAGE, _FOLDER)
     calls.stage = calls.keep_open()
 
 
@@ -160,6 +161,13 @@ def _mount_filesystem(
     del follow  # on the stage there is nothing to follow
     yield from calls.directory(target[1:], 0o755)
     yield calls.call("mount", fstype, f"{perform.STAGE}{target}", fstype, flags, options)
+
+
+def _mount_files(calls: Calls) -> Iterator[Call]:
+    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
+    yield calls.call("mount", "tmpfs", perform.FILES, "tmpfs", flags, "mode=0700")
+    yield calls.open("openat", _AT_FDCWD, perform.FILES, _FOLDER)
+    calls.files = calls.keep_open()
 
 
 def _make_directory(calls: Calls, path: str, mode: int) -> Iterator[Call]:
@@ -207,6 +215,7 @@ _COMPILERS: dict[str, Callable[..., Iterator[Call]]] = {
     "BringLoopbackUp": _bring_loopback_up,
     "MountStage": _mount_stage,
     "MountFilesystem": _mount_filesystem,
+    "MountFiles": _mount_files,
     "MakeDirectory": _make_directory,
     "MakeDevice": _make_device,
     "BindDevice": _bind_device,

@@ -13,7 +13,7 @@ import os
 import socket
 import time
 
-from pycontain.kernel import descriptors, privileges, syscalls
+from pycontain.kernel import descriptors, syscalls
 from pycontain.runtime import perform, supervise
 from pycontain.runtime.calls import Calls
 
@@ -31,7 +31,9 @@ _EXTRA = (
     _CHANNEL + 1
 )  # the container's pidfd for an exec, or a pipe that closes at the exec of a payload without init
 _STAGE = _EXTRA + 1
-_LINE = _STAGE + 1  # of a spare, to the zygote, which learns by its end that the payload runs
+_FILES = _STAGE + 1
+_LINE = _FILES + 1  # of a spare, to the zygote, which learns by its end that the payload runs
+_FAR = 64  # more than what a child ever has open
 _TASK_LIMIT = 1 << 18
 _TEXT_LIMIT = 8 << 10  # of what is said about a failure: a packet must hold it
 
@@ -103,6 +105,9 @@ class Spare:
         None when the host is short of something, since the command itself will say so with better words.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            # Above all others, so that the child need not move it.
+            theirs = socket.socket(fileno=fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, _FAR))
         try:
             pid, pidfd = fork(flags_of(calls.steps), container)
         except OSError:
@@ -128,9 +133,9 @@ class Spare:
         return True
 
 
-def calls_of(prefix: bytes, *, in_container: bool) -> Calls:
-    """The calls of a spare's *prefix*: the line, and for an exec the container's pidfd, are what it has open."""
-    return Calls(marshal.loads(prefix), _CHANNEL + 1 + in_container)
+def calls_of(prefix: bytes) -> Calls:
+    """The calls of a spare's *prefix*."""
+    return Calls(marshal.loads(prefix), _LINE + 1)
 
 
 def flags_of(steps: tuple[Any, ...]) -> int:
@@ -141,20 +146,21 @@ def flags_of(steps: tuple[Any, ...]) -> int:
 def _wait_for_task(line: socket.socket, container: int, calls: Calls, prepared: perform.Child) -> None:
     """The life of a spare. A step that fails in advance is reported to the task that it would have served."""
     try:
-        given = [_above(line.fileno())] + ([_above(container)] if container >= 0 else [])
-        for place, fd in enumerate(given, _CHANNEL):
-            os.dup2(fd, place, inheritable=False)
-        syscalls.close_range(_CHANNEL + len(given))
-        line = socket.socket(fileno=fcntl.fcntl(_CHANNEL, fcntl.F_DUPFD_CLOEXEC, 64))
-        privileges.set_name("pycontain-init")
+        fd = line.fileno()
+        for place in range(_CHANNEL, _LINE + 1):  # so that nothing lies there when its owner comes
+            os.dup2(container if container >= 0 and place == _EXTRA else fd, place, inheritable=False)
+        syscalls.close_range(_LINE + 1, fd - 1)
+        syscalls.close_range(fd + 1)
         refused: perform.StepRefused | None = None
         try:
             calls.make(prepared)
+            if prepared.root >= 0:
+                perform.rehearse(prepared)
         except perform.StepRefused as error:
             refused = error
         packet, fds, _ = descriptors.receive(line, _TASK_LIMIT, 8)
         if packet:
-            live(prepared, Task(*marshal.loads(packet)), fds, len(calls.steps), line.fileno(), refused)
+            live(prepared, Task(*marshal.loads(packet)), fds, len(calls.steps), fd, refused)
     finally:
         os._exit(127)
 
@@ -234,27 +240,26 @@ def _tell(*message: Any) -> None:
 
 
 def _arrange_descriptors(child: perform.Child, fds: list[int], line: int | None, *, stdin: bool) -> None:
-    """Stdio at 0 to 2, the channel at 3, what else was given at 4, the stage at 5, the line at 6, and nothing more.
+    """Stdio at 0 to 2, the channel at 3, what else was given at 4, the stage, the files and the line, and nothing more.
 
     CVE-2024-21626: what the payload inherits, and what its working directory can be reached through, is decided here.
-
-    The descriptors may themselves have these numbers, so they are moved out of the way first.
     """
     channel, *given = [_above(fd) for fd in fds]
     wanted = dict(zip((0, 1, 2, _EXTRA) if stdin else (1, 2, _EXTRA), given, strict=False))
     wanted[_CHANNEL] = channel
     if child.root >= 0:
-        wanted[_STAGE] = _above(child.root)
-        child.root = _STAGE
+        wanted[_STAGE], wanted[_FILES] = _above(child.root), _above(child.files)
+        child.root, child.files = _STAGE, _FILES
     if line is not None:
         wanted[_LINE] = _above(line)
     for place, fd in wanted.items():
         os.dup2(fd, place, inheritable=place < _CHANNEL)
-    for place in (_EXTRA, _STAGE, _LINE):
+    for place in (_EXTRA, _STAGE, _FILES, _LINE):
         if place not in wanted:
             syscalls.close_range(place, place)
     syscalls.close_range(_LINE + 1)
 
 
 def _above(fd: int) -> int:
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64)
+    """*fd*, moved out of the way when it lies in a place that is meant for something."""
+    return fd if fd > _LINE else fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LINE + 1)

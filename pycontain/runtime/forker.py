@@ -102,19 +102,18 @@ def _serve(channel: socket.socket, pid_namespace: int, last_capability: int, lim
             os.dup2(fd, place, inheritable=False)
         syscalls.close_range(_CHANNEL + len(kept))
         channel = socket.socket(fileno=_CHANNEL)
-        known: dict[tuple[bytes, bool], Calls] = {}
+        known: dict[bytes, Calls] = {}
         while True:
             packet, fds, _ = descriptors.receive(channel, _REQUEST_LIMIT, 1)
             if not packet:
                 os._exit(0)
             purpose, prefix = marshal.loads(packet)
-            key = (prefix, bool(fds))
-            if key not in known:
+            if prefix not in known:
                 if len(known) == _PREFIXES_KEPT:
                     known.clear()
-                known[key] = calls_of(prefix, in_container=bool(fds))
+                known[prefix] = calls_of(prefix)
             prepared = perform.Child(last_capability, limit)
-            spare = Spare.make(prefix, known[key], prepared, _fork_into if fds else fork_sibling, *fds)
+            spare = Spare.make(prefix, known[prefix], prepared, _fork_into if fds else fork_sibling, *fds)
             answer = marshal.dumps((purpose, 0 if spare is None else spare.pid))
             if spare is None:
                 channel.send(answer)

@@ -69,10 +69,10 @@ class Child:
         self.groups: tuple[int, ...] = ()
         self.home = "/"
 
-    def adopt_stage(self, fd: int) -> None:
-        """Know the stage that is open at *fd* with /proc and /sys on it."""
-        self.root = fd
-        self.kernel_devices = {os.stat(name, dir_fd=fd).st_dev for name in ("proc", "sys")}
+    def adopt(self, stage: int, files: int) -> None:
+        """Know the stage that is open at *stage*, with /proc and /sys on it, and the place of installed files."""
+        self.root, self.files = stage, files
+        self.kernel_devices = {os.stat(name, dir_fd=stage).st_dev for name in ("proc", "sys")}
 
     def limit_descriptors(self) -> None:
         """Give back what the zygote took for itself."""
@@ -109,6 +109,19 @@ def perform(
                 raise StepRefused(before + index, error.errno or 0, str(error.filename or "")) from error
         if times is not None:
             times.append(time.monotonic())
+
+
+def rehearse(child: Child) -> None:
+    """Do once on the stage what every plan does later on the image.
+
+    A process copies each page that it writes to first, and Python writes wherever it looks; after this the child has its
+    own of most that it will need, before anybody waits for it. What is mounted here goes with the stage.
+    """
+    os.close(_mount_point(child, "/dev", directory=True, resolve=_PLAIN))
+    install_file(child, "/rehearsal", 0, 0, 0o600, "resolver", read_only=False, secret=False)
+    resolve_user("0", "", "")
+    privileges.drop_bounding_set(-1, child.last_capability)
+    privileges.set_parent_death_signal()
 
 
 # --- opening places below the root ----------------------------------------------------------------------

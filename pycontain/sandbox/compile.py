@@ -111,6 +111,7 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
                 devices(spec, host),
                 sysctls(spec),
                 kernel_masks(spec),
+                place_of_files(),
                 cgroup(spec),
                 rootfs(spec, host),
                 mounts(spec),
@@ -210,6 +211,11 @@ def kernel_masks(spec: SandboxSpec) -> Iterator[Step]:
         yield MaskPath(StagePath(path), because="runtime-spec: maskedPaths", tolerate=(errno.ENOENT,))
 
 
+def place_of_files() -> Iterator[Step]:
+    """Where the files lie that are installed later."""
+    yield MountFiles(because="installed files are in memory and in no layer")
+
+
 def _is_of_the_kernel(path: RootPath) -> bool:
     return path.startswith(("/proc/", "/sys/"))
 
@@ -306,7 +312,6 @@ def _is_covered(path: RootPath, spec: SandboxSpec) -> bool:
 def files(spec: SandboxSpec) -> Iterator[Step]:
     """Files that every container gets, then the user's."""
     yield SetHostname(spec.hostname, because="uts namespace; two of the files name it")
-    yield MountFiles(because="installed files are in memory and in no layer")
     for path, content, reason in _OWN_FILES:
         if not _is_covered(path, spec):
             yield InstallFile(path, 0, content=content, because=reason)

@@ -106,14 +106,14 @@ def the_group_is_joined_before_it_becomes_the_view(plan: Plan) -> Iterator[str]:
 
 
 def the_root_is_mounted_before_anything_in_it(plan: Plan) -> Iterator[str]:
-    """Only what is on the stage comes before the overlay."""
+    """Only what is on the stage, or lies apart from both, comes before the overlay."""
     overlay = _first(plan, steps.MountOverlay)
     for place in _places(plan, _MOUNTING):
         path = getattr(plan.steps[place], "target", None) or getattr(plan.steps[place], "path", None)
         if (
             place < overlay
             and not isinstance(path, StagePath)
-            and not isinstance(plan.steps[place], steps.MountStage)
+            and not isinstance(plan.steps[place], steps.MountStage | steps.MountFiles)
         ):
             yield f"step {place} mounts before there is a root"
 
