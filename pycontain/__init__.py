@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pycontain.diagnosis import doctor
     from pycontain.image import Image, Store
     from pycontain.process import Completed, Running
+    from pycontain.resources import ProcessStatus, Stats
     from pycontain.runtime.engine import prewarm, shutdown
 
 __version__ = "0.1.0"
@@ -20,13 +21,26 @@ _HOMES = {
     "Container": "pycontain.container",
     "Running": "pycontain.process",
     "Image": "pycontain.image",
+    "ProcessStatus": "pycontain.resources",
+    "Stats": "pycontain.resources",
     "Store": "pycontain.image",
     "doctor": "pycontain.diagnosis",
     "prewarm": "pycontain.runtime.engine",
     "shutdown": "pycontain.runtime.engine",
 }
 
-__all__ = ["Completed", "Container", "Image", "Running", "Store", "doctor", "prewarm", "shutdown"]
+__all__ = [
+    "Completed",
+    "Container",
+    "Image",
+    "ProcessStatus",
+    "Running",
+    "Stats",
+    "Store",
+    "doctor",
+    "prewarm",
+    "shutdown",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -17,6 +17,7 @@ from pycontain.oci.platform import Platform
 from pycontain.oci.source import Source, parse_source
 from pycontain.runnable import runnable
 from pycontain.runtime import engine as engines
+from pycontain.runtime.disks import disk_of
 from pycontain.sandbox import capabilities as caps
 from pycontain.sandbox.compile import compile_exec, compile_plan
 from pycontain.sandbox.devices import DEFAULT, Device, Rule, needs_list, parse_access, with_list
@@ -29,7 +30,6 @@ from pycontain.sandbox.limits import (
     Limits,
     cgroup_of,
     parse_limits,
-    set_limits,
     writes,
 )
 from pycontain.sandbox.paths import HostPath, RootPath
@@ -484,7 +484,10 @@ class Container:
         cpus: float | None = None,
         cpu_weight: int | None = None,
         cpuset: str | None = None,
+        cpuset_mems: str | None = None,
         pids: int | None = None,
+        io: Mapping[str, str | int | Mapping[str, str | int]] | None = None,
+        hugetlb: Mapping[str | int, str | int] | None = None,
         files: int | None = None,
         disk: str | int | None = None,
         required: bool = True,
@@ -493,25 +496,30 @@ class Container:
 
         *memory* is the most, and *swap* what may be swapped out beside it; from *memory_high* on it is slowed down.
         *cpus* is a number of processors such as 0.5, *cpu_weight* the share when they are scarce (100 is everybody's),
-        *cpuset* which of them, as ``"0-3"``. *pids* counts processes and threads, and the init of ours is one of them.
+        *cpuset* which of them, as ``"0-3"``, and *cpuset_mems* which nodes of memory. *pids* counts processes and
+        threads, and the init of ours is one of them. *io* is bytes in a second for each disk, ``{"/dev/sda": "10M"}``, or its
+        rates ``read_bps write_bps read_iops write_iops``; any path on the disk names it. *hugetlb* is bytes for each size of
+        huge pages, ``{"2M": "64M"}``.
         *files* is the most open files of one process. *disk* is the most that the writable layer may hold, which is in memory then,
         and counts there while it is used. The host must be able to keep all of it, else the start raises
         :class:`HostUnsupported`; unless *required*, what it cannot keep is left out, and ``plan()`` says so.
         """
-        given = {
-            "memory": memory,
-            "memory_high": memory_high,
-            "swap": swap,
-            "cpus": cpus,
-            "cpu_weight": cpu_weight,
-            "cpuset": cpuset,
-            "pids": pids,
-        }
-        before = {name: getattr(self.spec.limits, name) for name in set_limits(self.spec.limits)}
-        given = before | {name: value for name, value in given.items() if value is not None}
+        limits = parse_limits(
+            self.spec.limits,
+            memory=memory,
+            memory_high=memory_high,
+            swap=swap,
+            cpus=cpus,
+            cpu_weight=cpu_weight,
+            cpuset=cpuset,
+            cpuset_mems=cpuset_mems,
+            pids=pids,
+            io=io,
+            hugetlb=hugetlb,
+        )
         with _Door() as door:
             layer = self.spec.disk if disk is None else door.read(_layer_size, disk)
-        limited = self._with(limits=parse_limits(**given), disk=layer, limits_required=required)  # type: ignore[arg-type]
+        limited = self._with(limits=limits, disk=layer, limits_required=required)
         return limited if files is None else limited.rlimit("nofile", files)
 
     def _refuse_taken(self, door: _Door, target: RootPath) -> None:
@@ -609,6 +617,15 @@ class Container:
             engine.remember(key, compiled)
         return compiled.prepare(engine, argv)
 
+    def changed_limits(self, changed: Container, running: process.Prepared) -> Cgroup:
+        """What has to be written into the group of *running*, which is of this value, to make it one of *changed*."""
+        before, after = self.spec.limits, changed.spec.limits
+        names = {name for name in CONTROLLERS if getattr(before, name) != getattr(after, name)}
+        if names & {"memory", "swap"} and after.swap is not None:
+            names |= {"memory", "swap"}  # which v1 counts together
+        different = Limits(**{name: getattr(after, name) for name in names})
+        return group_for(different, running.engine, required=True)
+
     def _prepare(self, argv: tuple[str, ...]) -> process.Prepared:
         engine = engines.engine()
         # An image may get another tree under the same name at any time; the plan goes with the tree.
@@ -651,7 +668,7 @@ def seccomp_program(spec: ContainerSpec, host: HostFacts) -> bytes | None:
 
 def control_group(spec: ContainerSpec, engine: Engine) -> Cgroup:
     """The group that keeps the limits and the devices of *spec* on this host, or :class:`HostUnsupported` when it cannot."""
-    group = NO_CGROUP if spec.limits == NO_LIMITS else _limited(spec, engine)
+    group = group_for(spec.limits, engine, required=spec.limits_required)
     if not spec.privileged and needs_list(
         spec.capabilities, spec.devices, user_namespace=engine.facts.rootless
     ):
@@ -686,16 +703,22 @@ def _rule_of(device: Device) -> Rule | None:
     return Rule(kind, os.major(found.st_rdev), os.minor(found.st_rdev), device.access)
 
 
-def _limited(spec: ContainerSpec, engine: Engine) -> Cgroup:
+def group_for(limits: Limits, engine: Engine, *, required: bool) -> Cgroup:
+    """The group that keeps *limits*; unless *required*, what the host cannot keep is left out."""
+    if limits == NO_LIMITS:
+        return NO_CGROUP
     access = engine.access()
     versions = access.versions()
-    group = cgroup_of(spec.limits, versions)
-    if group.left_out and spec.limits_required:
+    if limits.io and "io" in versions:
+        disks = tuple(attrs.evolve(disk, device=disk_of(disk.device)) for disk in limits.io)
+        limits = attrs.evolve(limits, io=disks)
+    group = cgroup_of(limits, versions)
+    if group.left_out and required:
         missing = {CONTROLLERS[name] for name in group.left_out} - versions.keys()
         if missing:
             raise access.refusal(min(missing))
         writes(
-            spec.limits, versions
+            limits, versions
         )  # which raises, for a limit that its controller does not have in this version
     return group
 

@@ -15,7 +15,7 @@ import attrs
 
 from pycontain.errors import CommandFailed, CommandTimeout, InvalidSpec, SandboxError
 from pycontain.kernel.descriptors import pid_of
-from pycontain.runtime.exchange import NOTIFY, PROFILE, Exchange, Expired, converse
+from pycontain.runtime.exchange import BOUNDED, NOTIFY, PROFILE, Exchange, Expired, converse
 from pycontain.runtime.failure import failure_of
 from pycontain.runtime.watch import watcher
 from pycontain.sandbox.size import parse_size
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pycontain.container import Container, ContainerSpec
+    from pycontain.resources import ProcessStatus, Resources, Stats
     from pycontain.runtime.engine import Engine
     from pycontain.sandbox.image import RunnableImage
     from pycontain.sandbox.plan import Plan
@@ -41,15 +42,17 @@ def _shortened(text: str | bytes) -> str:
 
 @attrs.frozen
 class Usage:
-    """What the command used: seconds of CPU time, and a peak of memory in bytes.
+    """What the command used: seconds of CPU time, a peak of memory, and what went from and to disks, in bytes.
 
-    The peak is that of the whole container where it has a limit on memory, otherwise the largest resident set of one of
-    its processes.
+    A container with limits has a control group that counts all of it, as far as its controllers do. Otherwise the peak
+    is the largest resident set of one of its processes, and times and bytes are of those that ended before its PID 1.
     """
 
     cpu_user: float = 0.0
     cpu_system: float = 0.0
     memory_peak: int = 0
+    io_read: int = 0
+    io_write: int = 0
 
 
 @attrs.frozen
@@ -309,9 +312,9 @@ def completed_of(
     exchange: Exchange, argv: tuple[str, ...], began: float, *, text: bool, timed_out: bool = False
 ) -> Completed[Any]:
     """What an exchange that is finished, or was cut short, has delivered."""
-    gone = exchange.gone or (0, 0.0, 0.0, 0)
+    gone = exchange.gone or (0, 0.0, 0.0, 0, 0, 0)
     # An init reports its payload's status and usage; without one, or when it was killed, the zygote's view counts.
-    status, user, system, peak, started, ended, times = exchange.result or (*gone, exchange.started, None, ())
+    status, *used, started, ended, times = exchange.result or (*gone, exchange.started, None, ())
     exit_code, signal = wait_status(status)
     taken, begun, *steps = times or (exchange.began, exchange.began)
     ended = ended or exchange.ended or time.monotonic()
@@ -326,7 +329,7 @@ def completed_of(
         timed_out=timed_out,
         oom_killed=exchange.usage.get("oom_kills", 0) > 0,
         truncated=exchange.stdout.truncated or exchange.stderr.truncated,
-        usage=Usage(user, system, int(exchange.usage.get("memory_peak", peak * 1024))),
+        usage=_usage(exchange.usage, *used),
         timings=Timings(
             resolve=exchange.began - began,
             snapshot=taken - exchange.began,
@@ -335,6 +338,19 @@ def completed_of(
             run=max(0.0, ended - started),
             steps=tuple(after - before for before, after in pairwise((begun, *steps))),
         ),
+    )
+
+
+def _usage(
+    counted: Mapping[str, float], user: float, system: float, peak: int, read: int, written: int
+) -> Usage:
+    """From getrusage(2), whose peak is in kB and whose blocks are of 512 bytes, and from what a group has counted."""
+    return Usage(
+        counted.get("cpu_user", user),
+        counted.get("cpu_system", system),
+        int(counted.get("memory_peak", peak << 10)),
+        int(counted.get("io_read", read << 9)),
+        int(counted.get("io_write", written << 9)),
     )
 
 
@@ -376,6 +392,7 @@ class Running:
         self._pid = pid_of(exchange.pidfd)
         self._process = os.getpid()
         self._completed: Completed[str] | None = None
+        self._paused = False
         self._lock = threading.Lock()
         self._watched = watcher().add(exchange)
         self._finalizer = weakref.finalize(self, watcher().release, self._watched)
@@ -402,8 +419,10 @@ class Running:
 
     @property
     def status(self) -> str:
-        """``running`` or ``exited``."""
-        return "exited" if self._watched.done.is_set() else "running"
+        """``running``, ``paused`` or ``exited``."""
+        if self._watched.done.is_set():
+            return "exited"
+        return "paused" if self._paused else "running"
 
     def wait(self, timeout: float | None = None) -> Completed[str]:
         """Wait for the end; after *timeout* seconds raise :class:`CommandTimeout`, and the container goes on."""
@@ -427,8 +446,9 @@ class Running:
         watcher().command(self._watched, "signal", number)
 
     def stop(self, timeout: float = 10) -> Completed[str]:
-        """Send the stop signal, SIGKILL after *timeout* seconds, and wait for the end."""
+        """Send the stop signal, SIGKILL after *timeout* seconds, and wait for the end. What is paused is resumed for it."""
         self.kill(self.spec.stop_signal or self._prepared.compiled.image.stop_signal)
+        self.resume()
         if not self._watched.done.wait(timeout):
             self.kill()
         return self.wait()
@@ -440,6 +460,84 @@ class Running:
         self.kill()
         self._watched.done.wait(_LAST_WORDS)
         self._finalizer()
+
+    # --- resources --------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Have every process inside stand still until :meth:`resume`; it can still be stopped and killed. Safe to repeat."""
+        with self._lock:
+            self._resources().pause()
+            self._paused = True
+
+    def resume(self) -> None:
+        """Let what is paused go on. Without effect when it is not paused, or has exited."""
+        self._require_owner()
+        with self._lock:
+            if not self._paused:
+                return
+            try:
+                self._resources().resume()
+            except SandboxError:
+                if not self._watched.done.wait(_LAST_WORDS):  # unless it has exited, or is about to
+                    raise
+            self._paused = False
+
+    def stats(self) -> Stats:
+        """What the container uses now; see :class:`Stats`."""
+        return self._resources().stats()
+
+    def top(self) -> tuple[ProcessStatus, ...]:
+        """The processes inside, by their numbers there; the first is our init, or the payload without one."""
+        return self._resources().top()
+
+    def update(
+        self,
+        *,
+        memory: str | int | None = None,
+        memory_high: str | int | None = None,
+        swap: str | int | None = None,
+        cpus: float | None = None,
+        cpu_weight: int | None = None,
+        cpuset: str | None = None,
+        cpuset_mems: str | None = None,
+        pids: int | None = None,
+        io: Mapping[str, str | int | Mapping[str, str | int]] | None = None,
+        hugetlb: Mapping[str | int, str | int] | None = None,
+    ) -> None:
+        """Change limits, with the words of :meth:`Container.limits`; what is None stays as it is.
+
+        All are changed, or :class:`HostUnsupported` says why not and none is. A container without such a limit gets one;
+        of memory it counts what is used from then on.
+        """
+        self._require_owner()
+        with self._lock:
+            changed = self._container.limits(
+                memory=memory,
+                memory_high=memory_high,
+                swap=swap,
+                cpus=cpus,
+                cpu_weight=cpu_weight,
+                cpuset=cpuset,
+                cpuset_mems=cpuset_mems,
+                pids=pids,
+                io=io,
+                hugetlb=hugetlb,
+                required=self.spec.limits_required,
+            )
+            cgroup = self._container.changed_limits(changed, self._prepared)
+            if cgroup.writes:
+                self._resources().update(cgroup)
+            self._container, self.spec = changed, changed.spec
+
+    def _resources(self) -> Resources:
+        from pycontain.resources import Resources, has_exited  # noqa: PLC0415 - who does not ask pays nothing
+
+        self._require_owner()
+        if self._watched.done.is_set():
+            raise has_exited(self.name)
+        return Resources(self._prepared.engine, self.id, self.name, self._pid)
+
+    # --- more commands ----------------------------------------------------------------------------------
 
     @overload
     def exec(
@@ -484,6 +582,7 @@ class Running:
         """Run one more command inside, with the container's own user, environment, limits and walls.
 
         *timeout* kills the whole tree of this command, and nothing else of the container. The rest is as in ``run``.
+        A container that is paused executes nothing.
         """
         began = time.monotonic()
         self._require_owner()
@@ -492,8 +591,11 @@ class Running:
             raise InvalidSpec("there is no command to execute", hint="give one: .exec('ls', '-l')")
         if self._watched.done.is_set():
             raise SandboxError(f"the container {self.name} has exited", hint="start it again")
+        if self._paused:
+            raise SandboxError(f"the container {self.name} is paused", hint="call resume() before")
         prepared = self._container.prepare_exec(self._prepared, argv, env=env, user=user, workdir=workdir)
-        exchange = Exchange(input_=run.input, limit=run.max_output)
+        options = 0 if run.timeout is None else BOUNDED
+        exchange = Exchange(input_=run.input, limit=run.max_output, options=options)
         try:
             _send(prepared.engine, ("exec", self.id, new_id(), exchange.options, *prepared.wire()), exchange)
             completed = _converse(exchange, prepared, run, began)

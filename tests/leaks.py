@@ -155,11 +155,11 @@ def _cgroups():
 
 def own_groups():
     """The directory of our control group in each hierarchy; or the one above, where the engine moved us into a leaf."""
-    leaf = f"pycontain-owner-{os.getpid()}"
     paths = {}  # by controllers, proc_pid_cgroup(5); the empty text is v2
     for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
         _, controllers, path = line.split(":", 2)
-        paths[controllers] = path.removesuffix(f"/{leaf}")
+        above, _, name = path.rpartition("/")
+        paths[controllers] = above if name.startswith("pycontain-owner-") else path
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
         fields = line.split()
         kind, _, options = fields[fields.index("-") + 1 :]

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from pycontain.runtime.cgroups import Group
+    from pycontain.runtime.group import Group
 
-STDIN, NOTIFY, PROFILE = 1, 2, 4  # bits of a request's options
+STDIN, NOTIFY, PROFILE, BOUNDED = 1, 2, 4, 8  # bits of a request's options
 
 _CHANNEL = supervise.CHANNEL
 _EXTRA = (

@@ -9,6 +9,8 @@ and :meth:`Access.refusal` says what to do.
 
 Three controllers of v1 are in v2 a part of every group: ``freezer``, ``cpuacct``, and ``devices`` as a program that is attached
 to it, which only the machine's root may do. Both versions know them by these names.
+A v2 group has them whoever else is in it, also on a hybrid host where v2 has no controllers: there it is v2 that pauses,
+since what is frozen by v1 cannot be killed. The ``blkio`` of v1 goes by its name in v2, ``io``.
 
 The zygote imports this module.
 """
@@ -18,16 +20,18 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from pycontain.errors import HostUnsupported
 from pycontain.kernel import cgroupfs
 
+TYPE_CHECKING = False  # importing typing would cost the zygote 6 ms and 1 MB
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 LEAF = "pycontain-owner-"
 IN_EVERY_GROUP = frozenset({"cpuacct", "devices", "freezer"})  # of v2: cpu.stat, bpf(2), cgroup.freeze
+_BETTER_IN_V2 = frozenset({"cpuacct", "freezer"})
+_V2_NAMES = {"blkio": "io"}
 _ROUNDS = 100
 
 
@@ -94,7 +98,9 @@ def locate(memberships: str, mountinfo: str) -> list[Hierarchy]:
         for version, options, root, point in mounts:
             below = _below(path, root)
             if version == (1 if names else 2) and names <= options and below is not None:
-                found.append(Hierarchy(version, controllers, point + below))
+                found.append(
+                    Hierarchy(version, {_V2_NAMES.get(name, name) for name in controllers}, point + below)
+                )
                 break
     return found
 
@@ -126,7 +132,7 @@ def _unified(own: Hierarchy, taken: set[str]) -> Hierarchy:
         names = _words(folder, "cgroup.controllers")
     except OSError:  # a group that was removed, or one that this user may not look at: it gives nothing
         return Hierarchy(2, (), folder, leaf)
-    return Hierarchy(2, (names | IN_EVERY_GROUP) - taken, folder, leaf)
+    return Hierarchy(2, (names | IN_EVERY_GROUP) - (taken - _BETTER_IN_V2), folder, leaf)
 
 
 def passes_on(hierarchy: Hierarchy) -> frozenset[str]:
@@ -151,7 +157,10 @@ class Access:
     def __init__(self, hierarchies: list[Hierarchy], zygote: int = 0) -> None:
         self.hierarchies = hierarchies
         self.zygote = zygote
-        self.obstacles = {hierarchy: _obstacle(hierarchy, zygote) for hierarchy in hierarchies}
+        self.closed = {hierarchy: closed(hierarchy) for hierarchy in hierarchies}
+        self.obstacles = {
+            hierarchy: obstacle or _crowded(hierarchy, zygote) for hierarchy, obstacle in self.closed.items()
+        }
 
     @classmethod
     def probe(cls, zygote: int = 0) -> Access:
@@ -159,13 +168,15 @@ class Access:
         return cls(probe(), zygote)
 
     def versions(self) -> dict[str, int]:
-        """The controllers that can be used, each with the version of its hierarchy."""
-        return {
-            name: hierarchy.version
-            for hierarchy, obstacle in self.obstacles.items()
-            if obstacle is None
-            for name in sorted(hierarchy.controllers)
-        }
+        """The controllers that can be used, each with the version of its hierarchy: v2 where both have it."""
+        found: dict[str, int] = {}
+        for hierarchy in sorted(self.hierarchies, key=lambda hierarchy: hierarchy.version):
+            names = hierarchy.controllers
+            if self.obstacles[hierarchy] is not None:
+                core = hierarchy.version == 2 and self.closed[hierarchy] is None
+                names = names & IN_EVERY_GROUP if core else frozenset()
+            found |= dict.fromkeys(sorted(names), hierarchy.version)
+        return found
 
     def refusal(self, controller: str, feature: str = "") -> HostUnsupported:
         """Why *controller*, which is not among :meth:`versions`, cannot be used, and the next thing to do."""
@@ -191,8 +202,8 @@ class Access:
         )
 
 
-def _obstacle(hierarchy: Hierarchy, zygote: int) -> tuple[str, str] | None:
-    """What stands in the way of groups below the folder: what is needed, and what was found. None: nothing does."""
+def closed(hierarchy: Hierarchy) -> tuple[str, str] | None:
+    """What stands in the way of any group below the folder: what is needed, and what was found. None: nothing does."""
     folder = hierarchy.folder
     try:
         read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
@@ -200,19 +211,24 @@ def _obstacle(hierarchy: Hierarchy, zygote: int) -> tuple[str, str] | None:
         return "a control group that can be reached", f"{folder}: {error.strerror}"
     if read_only:
         return "control groups that may be written", f"{folder} mounted read-only"
-    files = ("cgroup.procs", "cgroup.subtree_control") if hierarchy.version == 2 else ("cgroup.procs",)
+    files = ("cgroup.procs", "cgroup.subtree_control") if passes_on(hierarchy) else ("cgroup.procs",)
     if not all(os.access(path, os.W_OK) for path in (folder, *(f"{folder}/{name}" for name in files))):
         return "a control group that belongs to this user", f"{folder}, which it may not change"
+    return None
+
+
+def _crowded(hierarchy: Hierarchy, zygote: int) -> tuple[str, str] | None:
+    """The same for groups with controllers of v2."""
     others = _others(hierarchy, zygote)
     if others:
         pids = ", ".join(map(str, others[:5]))
-        return "a control group of this program's own", f"other processes in {folder} ({pids})"
+        return "a control group of this program's own", f"other processes in {hierarchy.folder} ({pids})"
     return None
 
 
 def _others(hierarchy: Hierarchy, zygote: int) -> list[int]:
     """The processes that must leave before controllers can be passed on, and are not ours to move."""
-    if hierarchy.version == 1 or hierarchy.leaf or not _is_inner(hierarchy.folder):
+    if not passes_on(hierarchy) or hierarchy.leaf or not _is_inner(hierarchy.folder):
         return []
     return [pid for pid in _members(hierarchy.folder) if not _is_ours(pid, zygote)]
 

@@ -73,6 +73,7 @@ class Engine:
         self.images: dict[Any, Any] = {}  # trees made below the folder, by source; they go with it
         self.plans: dict[Any, Any] = {}  # what was compiled for this zygote's facts, by spec
         self._access: Access | None = None
+        self._thawer: threading.Thread | None = None  # there when v1 has frozen a container
         self._leaf = ""  # of the control groups: where we moved to make room
         self._room = threading.Lock()
         self._errors = errors
@@ -158,6 +159,25 @@ class Engine:
                 self._leaf = delegation.make_room(access)
                 self._access = access
 
+    def expect_frozen(self) -> None:
+        """Be ready for a zygote that is killed when v1 has frozen a container, of which then not even the end is known."""
+        with self._room:
+            if self._thawer is None:
+                self._thawer = threading.Thread(target=self._thaw, name="pycontain-thawer", daemon=True)
+                self._thawer.start()
+
+    def _thaw(self) -> None:
+        _ended(self.control.fileno(), None, select.POLLHUP)
+        if not self._closed:
+            self._let_die()
+
+    def _let_die(self) -> None:
+        """A zygote that was killed ends after its containers, and those that v1 has frozen do not end."""
+        from pycontain.runtime import cgroups  # noqa: PLC0415 - as above
+
+        with contextlib.suppress(OSError):  # another process's zygote has begun to sweep
+            cgroups.let_die(os.path.join(self.folder, "cgroups"))
+
     def _give_room_back(self) -> None:
         if self._leaf:
             from pycontain.runtime import delegation  # noqa: PLC0415 - as above
@@ -182,6 +202,12 @@ class Engine:
         if self._closed:
             return
         self._closed = True
+        if self._thawer is not None:
+            killed = _ended(self.control.fileno(), 0, select.POLLHUP)
+            with contextlib.suppress(OSError):  # a socket that is being polled is closed by this alone
+                self.control.shutdown(socket.SHUT_RDWR)
+            if killed:
+                self._let_die()
         self.control.close()  # the zygote takes it for a close
         _ended(self.pidfd, None)
         with contextlib.suppress(

@@ -26,8 +26,8 @@ _CHUNK = 1 << 16
 _LAST_WORDS = 10.0  # how long a killed container may take to be gone before that is an error of the host
 _IN, _OUT = select.POLLIN | select.POLLHUP | select.POLLERR, select.POLLOUT | select.POLLHUP | select.POLLERR
 
-# Bits of a request's options, as pycontain.runtime.zygote reads them.
-STDIN, NOTIFY, PROFILE = 1, 2, 4
+# Bits of a request's options, as pycontain.runtime.zygote reads them: BOUNDED is a command that has a timeout.
+STDIN, NOTIFY, PROFILE, BOUNDED = 1, 2, 4, 8
 
 
 class Sink:
@@ -166,7 +166,7 @@ class Exchange:
             packet, fds = b"", []
         if not packet:
             if self.gone is None:  # the zygote died, and with it everything, or never got our end
-                self.gone = (signal.SIGKILL, 0.0, 0.0, 0)
+                self.gone = (signal.SIGKILL, 0.0, 0.0, 0, 0, 0)
                 self.lost = True
             self._finish()
             return

@@ -99,7 +99,7 @@ def supervise(
     status, alone = _stay(payload, tree=tree)
     ended = time.monotonic()
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = (usage.ru_utime, usage.ru_stime, usage.ru_maxrss)
+    used = (usage.ru_utime, usage.ru_stime, usage.ru_maxrss, usage.ru_inblock, usage.ru_oublock)
     _report("result", alone, status, *used, started, ended, tuple(times))
 
 

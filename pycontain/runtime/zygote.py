@@ -13,6 +13,8 @@ request                                           then
                                                   ``started``, ``result`` and at last ``gone``
 ``apply target …`` + fds                          a child that applies a layer to a directory and reports
 ``exec container id options plan …`` + fds        the same for one more command in a running container
+``group container controllers`` + fd              its control group, made if it has none with these controllers:
+                                                  ``group parts pids`` + fds, or ``unsupported``, ``failed``
 end of file                                       everything is ended and removed, and the zygote exits
 ================================================  ====================================================
 
@@ -38,15 +40,18 @@ from pycontain.runtime.forker import Forker
 
 TYPE_CHECKING = False  # importing typing would cost the zygote 6 ms and 1 MB
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from pycontain.errors import HostUnsupported
-    from pycontain.runtime.cgroups import Group, Home
+    from pycontain.runtime.cgroups import Home
+    from pycontain.runtime.group import Group
 
 _REQUEST_LIMIT = 1 << 18
 _CLONE_INDEX = 0
 _SPARE, _FORKER = "spare", "forker"
 _START = ""  # what a spare is for: the next start, or by the container's id the next exec there
+_A_MOMENT = 0.05  # seconds for what was killed to be gone, when others wait
 _LAST_BREATH = 50  # milliseconds that an exiting process may need until it can be reaped
 _SPARE_SECONDS = 5.0  # an exec soon after another finds a spare; later the memory is worth more
 _LARGE = marshal.dumps(("large",))
@@ -55,7 +60,10 @@ _LARGE = marshal.dumps(("large",))
 class Running:
     """A child of the zygote: a container's PID 1, the supervisor of an exec, or a cleaner."""
 
-    __slots__ = ("channel", "end_signal", "executed", "folder", "group", "ident", "pid", "pidfd")
+    __slots__ = (
+        *("branch", "branches", "channel", "container", "end_signal", "executed", "folder", "group"),
+        *("ident", "pid", "pidfd"),
+    )
 
     def __init__(
         self, ident: str, pid: int, pidfd: int, channel: socket.socket | None, folder: str = ""
@@ -67,6 +75,9 @@ class Running:
         self.end_signal: int = signal.SIGKILL
         self.folder = folder  # of the writable layer; empty for an exec
         self.group: Group | None = None  # of a container with limits
+        self.container = ident  # of a command, the one in which it is
+        self.branch: Group | None = None  # of a command with a timeout, by which it is ended
+        self.branches: list[Group] = []  # of a container: left by commands that have left somebody behind
         self.executed = -1  # read end of a pipe that closes when a payload without init is executed
 
 
@@ -195,6 +206,8 @@ class Zygote:
             case "exec":
                 target, *rest = arguments
                 self._exec(fds, target, child.Task(*rest))
+            case "group":
+                self._show_group(fds, *arguments)
             case "apply":
                 self._apply(fds, arguments)
             case _:
@@ -246,12 +259,9 @@ class Zygote:
     ) -> Group | None:
         """The control group of a container with limits; None, and the owner knows why, when it cannot be had."""
         from pycontain.errors import HostUnsupported  # noqa: PLC0415 - costs those nothing who want no limits
-        from pycontain.runtime.cgroups import Home  # noqa: PLC0415 - as above
 
         try:
-            if self.home is None:
-                self.home = Home(os.path.basename(self.state.path), self.state.journal)
-            return self.home.create(controllers, writes)
+            return self._home().create(controllers, writes)
         except HostUnsupported as error:
             say(channel, "unsupported", *_told(error))
         except OSError as error:  # of the journal's disk, or of a mount that went away
@@ -271,6 +281,66 @@ class Zygote:
                     self._dismiss_forker()
         spare, self.spare = self.spare, None
         return spare
+
+    def _home(self) -> Home:
+        from pycontain.runtime.cgroups import Home  # noqa: PLC0415 - costs those nothing who want no groups
+
+        if self.home is None:
+            self.home = Home(os.path.basename(self.state.path), self.state.journal)
+        return self.home
+
+    def _show_group(self, fds: list[int], target: str, controllers: tuple[str, ...]) -> None:
+        """Give the owner what it needs to look at a container's group and to change it."""
+        from pycontain.errors import HostUnsupported  # noqa: PLC0415 - as above
+
+        with socket.socket(fileno=fds[0]) as channel:
+            container = self.containers.get(target)
+            try:
+                if container is None:
+                    raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
+                group = self._grown(container, controllers) if controllers else container.group
+            except HostUnsupported as error:
+                say(channel, "unsupported", *_told(error))
+            except OSError as error:
+                say(channel, "failed", error.errno)
+            else:
+                parts = group.parts if group is not None else ()
+                about = tuple((part.version, tuple(part.controllers), part.late) for part in parts)
+                say(channel, "group", about, self._roots(container), fds=tuple(part.fd for part in parts))
+
+    def _roots(self, container: Running) -> tuple[int, ...]:
+        """PID 1 of *container* and the commands in it, of which everybody else there descends."""
+        return tuple({each.pid for each in self.children.values() if each.container == container.ident})
+
+    def _grown(self, container: Running, controllers: Iterable[str]) -> Group:
+        """The group of *container* with these controllers: what is there already is moved into what is new."""
+        from pycontain.runtime import census  # noqa: PLC0415 - as above
+        from pycontain.runtime.group import Group, gather  # noqa: PLC0415 - as above
+
+        group = container.group or Group()
+        own = census.read("self")
+        assert own is not None
+        place = len(own.numbers) - 1
+
+        def processes() -> Iterable[int]:
+            return (entry.numbers[place] for entry in census.descendants(self._roots(container), own))
+
+        for part in self._home().extend(group, controllers):
+            container.group, part.late = group, True
+            gather(part, processes)
+        return group
+
+    def _branch(self, container: Running, name: str) -> Group | None:
+        """A group for a command in *container* that may have to be killed; None where the host allows none.
+
+        Then a signal to the supervisor has to do, which ends its tree; but what runs there might kill it before.
+        """
+        from pycontain.errors import HostUnsupported  # noqa: PLC0415 - as above
+
+        try:
+            return self._grown(container, ("freezer",)).branch(name)
+        except (HostUnsupported, OSError):
+            return None
 
     def _clone(self, task: child.Task, fds: list[int], group: Group | None) -> tuple[int, int]:
         """A child of its own for *task*; the next one may find a spare for the same first steps."""
@@ -386,15 +456,22 @@ class Zygote:
     def _exec(self, fds: list[int], target: str, task: child.Task) -> None:
         channel = socket.socket(fileno=fds[0])
         container = self.containers.get(target)
+        branch = None
         try:
             if container is None:
                 raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
             task.taken = time.monotonic()
-            taken = self._hand_to(self.spares.pop(target, None), task, fds, container.group)
-            pid, pidfd = taken or self._fork_into(container, 0, container.group)
+            branch = (
+                self._branch(container, f"exec-{task.ident[:12]}") if task.options & child.BOUNDED else None
+            )
+            group = branch or container.group
+            taken = self._hand_to(self.spares.pop(target, None), task, fds, group)
+            pid, pidfd = taken or self._fork_into(container, 0, group)
             if pid == 0:
-                child.live(self._new_child(), task, [*fds, container.pidfd], group=container.group)
+                child.live(self._new_child(), task, [*fds, container.pidfd], group=group)
         except OSError as error:
+            if container is not None and branch is not None:
+                container.branches.append(branch)
             if container is not None and _has_exited(container.pidfd):
                 # setns(2) says EPERM of a process that is only waiting to be reaped.
                 error.errno = errno.ESRCH
@@ -404,6 +481,8 @@ class Zygote:
             os.close(fd)
         command = Running(task.ident, pid, pidfd, channel)
         command.end_signal = supervise.END_TREE
+        command.container = target
+        command.branch = branch
         self._watch(command)
         self.wanted[target] = task.prefix
 
@@ -483,13 +562,18 @@ class Zygote:
 
     def _end(self, running: Running) -> None:
         """End a container, or of an exec the tree of its command."""
-        self._kill(running, running.end_signal)
+        if running.branch is None:
+            self._kill(running, running.end_signal)
+        else:
+            _end_branch(running.branch)
 
     def _kill(self, running: Running, number: int) -> None:
         try:
             signal.pidfd_send_signal(running.pidfd, number)
         except ProcessLookupError:
             pass  # it has ended and waits to be reaped
+        if number == signal.SIGKILL and running.group is not None:
+            _let_die(running.group)
 
     def _reap(self, running: Running) -> None:
         pid, status, usage = os.wait4(running.pid, os.WNOHANG)
@@ -504,26 +588,49 @@ class Zygote:
             self._reap_stranger()
         if running.executed >= 0:
             self._forget(running.executed)
+        if running.branch is not None and os.WIFSIGNALED(status):
+            _end_branch(running.branch)  # nobody knows its tree any more
         if running.channel is not None:
-            counted = _counted(running.group)
-            say(running.channel, "gone", status, usage.ru_utime, usage.ru_stime, usage.ru_maxrss, counted)
-            del self.children[running.channel.fileno()]
-            # Children that were forked meanwhile may hold it too, and as long as they do epoll(7) would report it.
-            self._ignore(running.channel)
-            running.channel.close()
+            self._say_gone(running, running.channel, status, usage)
+        if running.branch is not None:
+            self._prune(running.container, running.branch)
         if running.folder:
-            del self.containers[running.ident]
-            self._dismiss_exec_spares(running.ident)
-            _remove_group(running.group)
-            cleaner = self.state.give_back(running.folder)
-            if cleaner:
-                self.adopt(cleaner)
+            self._clear(running)
+
+    def _say_gone(
+        self, running: Running, channel: socket.socket, status: int, usage: resource.struct_rusage
+    ) -> None:
+        counted = _counted(running.group or running.branch)
+        blocks = usage.ru_inblock, usage.ru_oublock
+        say(channel, "gone", status, usage.ru_utime, usage.ru_stime, usage.ru_maxrss, *blocks, counted)
+        del self.children[channel.fileno()]
+        # Children that were forked meanwhile may hold it too, and as long as they do epoll(7) would report it.
+        self._ignore(channel)
+        channel.close()
+
+    def _clear(self, container: Running) -> None:
+        del self.containers[container.ident]
+        self._dismiss_exec_spares(container.ident)
+        for branch in container.branches:
+            _remove_group(branch)
+        _remove_group(container.group)
+        cleaner = self.state.give_back(container.folder)
+        if cleaner:
+            self.adopt(cleaner)
 
     def _reap_stranger(self) -> None:
         """Reap a spare of a forker that had ended before it could name it; the spare ends when it notices."""
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is not None and all(running.pid != ended.si_pid for running in self.children.values()):
             os.waitpid(ended.si_pid, 0)
+
+    def _prune(self, target: str, branch: Group) -> None:
+        """Remove the group of a command that has ended, and others in which nobody is any more."""
+        container = self.containers.get(target)
+        if container is None:  # its end removes or has removed what is below
+            branch.close()
+            return
+        container.branches = [each for each in (*container.branches, branch) if not _is_removed(each)]
 
 
 def _told(error: HostUnsupported) -> tuple[str, str, str, str]:
@@ -541,13 +648,39 @@ def _counted(group: Group | None) -> dict[str, int | float]:
         return {}
 
 
+def _end_branch(branch: Group) -> None:
+    try:
+        branch.kill(patience=_A_MOMENT)
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, errno.ENODEV}:  # it has gone with its container
+            raise
+
+
+def _let_die(group: Group) -> None:
+    try:
+        group.let_die()
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, errno.ENODEV}:  # as above
+            raise
+
+
+def _is_removed(branch: Group) -> bool:
+    """Whether *branch* could be removed; what a command leaves behind in the container stays in it."""
+    try:
+        branch.remove(patience=0)
+    except OSError as error:
+        return error.errno != errno.EBUSY
+    return True
+
+
 def _remove_group(group: Group | None) -> None:
     """Remove a group whose processes have ended."""
-    while group is not None and group.parts:
-        try:
-            group.remove()
-        except OSError:  # EBUSY: somebody of the host has joined it; Home.remove() will end that
-            pass
+    if group is None:
+        return
+    try:
+        group.remove()
+    except OSError:  # EBUSY: somebody of the host has joined it; Home.remove() will end that
+        group.close()
 
 
 # --- becoming the zygote --------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import attrs
 
@@ -19,7 +20,7 @@ from pycontain.errors import HostUnsupported, InvalidSpec
 from pycontain.sandbox.size import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator
 
 Write: TypeAlias = tuple[str, str, str]
 Given = TypeVar("Given")
@@ -29,7 +30,30 @@ LEAST_MEMORY = 6 << 20  # as in Docker; below it our own child could not build t
 _PERIOD = 100_000  # µs, what a new group has: scheduler/sched-bwc.rst, "Management"
 _LEAST_CPUS = 0.01  # the kernel takes no quota below 1 ms
 _MOST_PIDS = 1 << 22  # PID_MAX_LIMIT of proc_sys_kernel(5)
+_DEVICE = re.compile(r"/[^\0]+|\d{1,4}:\d{1,7}", re.ASCII)
 _CPUSET = re.compile(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*", re.ASCII)
+
+
+@attrs.frozen
+class IoLimit:
+    """The most that goes from and to one disk in a second, in bytes (``bps``) and in operations (``iops``).
+
+    *device* is a path or ``major:minor``; in the files it is the latter, of a whole disk.
+    """
+
+    device: str
+    read_bps: int | None = None
+    write_bps: int | None = None
+    read_iops: int | None = None
+    write_iops: int | None = None
+
+    @property
+    def limits_writing(self) -> bool:
+        """Whether it is not about reading alone."""
+        return self.write_bps is not None or self.write_iops is not None
+
+
+IO_RATES = ("read_bps", "write_bps", "read_iops", "write_iops")
 
 
 @attrs.frozen(repr=False)
@@ -38,7 +62,8 @@ class Limits:
 
     ``memory``, ``memory_high`` (slow down and reclaim from here on) and ``swap`` (beside the memory) are in bytes;
     ``cpus`` is a number of processors, ``cpu_weight`` the share in times of scarcity with 100 as everybody's,
-    ``cpuset`` the processors by number as ``"0-3,7"``, ``pids`` the number of processes and threads.
+    ``cpuset`` the processors by number as ``"0-3,7"``, ``cpuset_mems`` the memory nodes likewise, ``pids`` the number of
+    processes and threads. ``io`` has one item for each disk, ``hugetlb`` pairs of a page size and the most, in bytes.
     """
 
     memory: int | None = None
@@ -47,7 +72,10 @@ class Limits:
     cpus: float | None = None
     cpu_weight: int | None = None
     cpuset: str | None = None
+    cpuset_mems: str | None = None
     pids: int | None = None
+    io: tuple[IoLimit, ...] | None = None
+    hugetlb: tuple[tuple[int, int], ...] | None = None
 
     def __repr__(self) -> str:
         given = (f"{name}={getattr(self, name)!r}" for name in CONTROLLERS if name in set_limits(self))
@@ -78,17 +106,31 @@ CONTROLLERS = {
     "cpus": "cpu",
     "cpu_weight": "cpu",
     "cpuset": "cpuset",
+    "cpuset_mems": "cpuset",
     "pids": "pids",
+    "io": "io",
+    "hugetlb": "hugetlb",
 }
-"""Which controller keeps a limit."""
+"""Which controller keeps a limit, by its name in v2; the ``io`` of v1 is called blkio there."""
 
-_V2_ONLY = frozenset({"memory_high"})  # soft_limit_in_bytes of v1 is only a wish
+COUNTING = frozenset({"memory", "pids", "io"})
+"""Controllers of v2 that a group has whatever is limited, so that it is known what was used: there they cost no group."""
+
+
+def _needs_v2(limits: Limits, name: str) -> str:
+    """Why v1 cannot keep this limit although it has the controller; nothing when it can."""
+    if name == "memory_high":
+        return "memory_high"  # soft_limit_in_bytes of v1 is only a wish
+    if name == "io" and any(disk.limits_writing for disk in limits.io or ()):
+        return "limits on writing"  # blkio-controller.rst: what is written through the page cache is nobody's
+    return ""
 
 
 # --- from what the user wrote ---------------------------------------------------------------------------
 
 
 def parse_limits(
+    before: Limits = NO_LIMITS,
     *,
     memory: str | int | None = None,
     memory_high: str | int | None = None,
@@ -96,9 +138,15 @@ def parse_limits(
     cpus: float | None = None,
     cpu_weight: int | None = None,
     cpuset: str | None = None,
+    cpuset_mems: str | None = None,
     pids: int | None = None,
+    io: Mapping[str, str | int | Mapping[str, str | int]] | None = None,
+    hugetlb: Mapping[str | int, str | int] | None = None,
 ) -> Limits:
-    """The limits that the arguments mean; :class:`InvalidSpec` names everything that is wrong with them."""
+    """The limits that the arguments mean, and *before* for those that are None.
+
+    :class:`InvalidSpec` names everything that is wrong with them.
+    """
     problems: list[str] = []
 
     def read(name: str, given: object, parse: Callable[[object], object]) -> None:
@@ -109,17 +157,23 @@ def parse_limits(
         except ValueError as error:
             problems.append(f"{name}: {error}")
 
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
     read("memory", memory, _memory)
     read("memory_high", memory_high, _memory)
     read("swap", swap, _size)
     read("cpus", cpus, _cpus)
     read("cpu_weight", cpu_weight, lambda given: _whole(given, 1, 10_000))
     read("cpuset", cpuset, _cpuset)
+    read("cpuset_mems", cpuset_mems, _cpuset)
     read("pids", pids, lambda given: _whole(given, 1, _MOST_PIDS))
-    if swap is not None and memory is None:
+    read("io", io, _io)
+    read("hugetlb", hugetlb, _hugetlb)
+    if before.io and "io" in values:  # a disk that is named again has the new limits
+        disks = (*before.io, *values["io"])
+        values["io"] = tuple({disk.device: disk for disk in disks}.values())
+    limits = attrs.evolve(before, **values)
+    if limits.swap is not None and limits.memory is None and memory is None:
         problems.append("swap: it is counted beside the memory, so it needs memory= too")
-    limits = Limits(**values)  # type: ignore[arg-type]
     if limits.memory is not None and limits.memory_high is not None and limits.memory_high > limits.memory:
         problems.append("memory_high: it lies above memory and would never be reached")
     if problems:
@@ -155,13 +209,52 @@ def _whole(given: object, least: int, most: int) -> int:
 
 def _cpuset(given: object) -> str:
     if not isinstance(given, str) or not _CPUSET.fullmatch(given) or not all(map(_rises, given.split(","))):
-        raise ValueError(f"{given!r} is no list of processors; write 0-3 or 0,2")
+        raise ValueError(f"{given!r} is no list of numbers; write 0-3 or 0,2")
     return given
 
 
 def _rises(part: str) -> bool:
     first, _, last = part.partition("-")
     return int(first) <= int(last or first)
+
+
+def _mapping(given: object, example: str) -> Mapping[object, object]:
+    if not isinstance(given, Mapping) or not given:
+        raise ValueError(f"{given!r} names nothing; write {example}")
+    return given
+
+
+def _io(given: object) -> tuple[IoLimit, ...]:
+    disks = _mapping(given, '{"/dev/sda": "10M"}, or {"/dev/sda": {"read_bps": "10M", "write_iops": 100}}')
+    return tuple(_disk(device, rates) for device, rates in disks.items())
+
+
+def _disk(device: object, given: object) -> IoLimit:
+    if not isinstance(device, str) or not _DEVICE.fullmatch(device):
+        raise ValueError(f"{device!r} is no disk; write /dev/sda, 8:0, or the path of a file on it")
+    if not isinstance(given, Mapping):
+        rate = _rate(given)
+        return IoLimit(device, read_bps=rate, write_bps=rate)
+    unknown = [repr(name) for name in given if name not in IO_RATES]
+    if unknown or not given:
+        raise ValueError(f"{device} has {', '.join(IO_RATES)}, not {', '.join(unknown) or 'nothing'}")
+    return IoLimit(device, **{name: _rate(rate) for name, rate in given.items()})
+
+
+def _rate(given: object) -> int:
+    rate = _size(given)
+    if not 0 < rate < 1 << 63:
+        raise ValueError(f"{given!r} is no rate; the least is 1 in a second")
+    return rate
+
+
+def _hugetlb(given: object) -> tuple[tuple[int, int], ...]:
+    sizes = _mapping(given, '{"2M": "64M"}')
+    pages = tuple((_size(page), _size(most)) for page, most in sizes.items())
+    for page, _ in pages:
+        if page < 1 << 12 or page & (page - 1):
+            raise ValueError(f"{page} is no size of a page; write 2M or 1G")
+    return pages
 
 
 # --- what a host can keep -------------------------------------------------------------------------------
@@ -186,7 +279,7 @@ def enforceable(limits: Limits, versions: Mapping[str, int]) -> tuple[Limits, tu
     left_out = tuple(
         name
         for name in sorted(set_limits(limits))
-        if CONTROLLERS[name] not in versions or (name in _V2_ONLY and versions[CONTROLLERS[name]] == 1)
+        if CONTROLLERS[name] not in versions or (versions[CONTROLLERS[name]] == 1 and _needs_v2(limits, name))
     )
     return attrs.evolve(limits, **dict.fromkeys(left_out)), left_out
 
@@ -194,7 +287,10 @@ def enforceable(limits: Limits, versions: Mapping[str, int]) -> tuple[Limits, tu
 def cgroup_of(limits: Limits, versions: Mapping[str, int]) -> Cgroup:
     """The group that keeps of *limits* what it can on a host with these *versions*, see :func:`enforceable`."""
     kept, left_out = enforceable(limits, versions)
-    return Cgroup(tuple(sorted(controllers_of(kept))), writes(kept, versions), left_out)
+    controllers = controllers_of(kept)
+    if any(versions[name] == 2 for name in controllers):
+        controllers |= {name for name in COUNTING if versions.get(name) == 2}
+    return Cgroup(tuple(sorted(controllers)), writes(kept, versions), left_out)
 
 
 # --- the files ------------------------------------------------------------------------------------------
@@ -224,19 +320,38 @@ def v2_writes(limits: Limits) -> tuple[Write, ...]:
         ("cpu", "cpu.max", _converted(limits.cpus, lambda cpus: f"{_quota(cpus)} {_PERIOD}")),
         ("cpu", "cpu.weight", limits.cpu_weight),
         ("cpuset", "cpuset.cpus", limits.cpuset),
+        ("cpuset", "cpuset.mems", limits.cpuset_mems),
         ("pids", "pids.max", limits.pids),
     )
-    return _present(rows)
+    disks = tuple(("io", "io.max", _io_max(disk)) for disk in limits.io or ())
+    return (*_present(rows), *disks, *_hugetlb_writes(limits, "max"))
+
+
+def _io_max(disk: IoLimit) -> str:
+    keys = dict(zip(IO_RATES, ("rbps", "wbps", "riops", "wiops"), strict=True))
+    rates = (f"{key}={getattr(disk, name)}" for name, key in keys.items() if getattr(disk, name) is not None)
+    return " ".join((disk.device, *rates))
+
+
+def _hugetlb_writes(limits: Limits, file: str) -> Iterator[Write]:
+    for page, most in limits.hugetlb or ():
+        shift, unit = next(
+            (shift, unit) for shift, unit in ((30, "GB"), (20, "MB"), (10, "KB")) if page >> shift
+        )
+        yield "hugetlb", f"hugetlb.{page >> shift}{unit}.{file}", str(most)
 
 
 def v1_writes(limits: Limits) -> tuple[Write, ...]:
     """The files of cgroup-v1/memory.rst, cpusets.rst, pids.rst and scheduler/sched-bwc.rst.
 
-    A group's period is 100 ms from the beginning, so only the quota is written. ``cpuset.mems`` is no limit: who makes
-    the group copies it from the one above, since no process may join while it is empty.
+    A group's period is 100 ms from the beginning, so only the quota is written. Both files of cpuset are there before:
+    who makes the group copies them from the one above, since no process may join while one is empty.
     """
-    if limits.memory_high is not None:
-        raise HostUnsupported("memory_high", needs="cgroup v2 for the memory controller", found="cgroup v1")
+    for name in sorted(set_limits(limits)):
+        feature = _needs_v2(limits, name)
+        if feature:
+            needs = f"cgroup v2 for the {CONTROLLERS[name]} controller"
+            raise HostUnsupported(feature, needs=needs, found="cgroup v1")
     rows = (
         ("memory", "memory.limit_in_bytes", limits.memory),
         # memory.rst, 2.4: memory and swap together, and never below the limit on memory, which so comes first.
@@ -248,9 +363,16 @@ def v1_writes(limits: Limits) -> tuple[Write, ...]:
         ("cpu", "cpu.cfs_quota_us", _converted(limits.cpus, _quota)),
         ("cpu", "cpu.shares", _converted(limits.cpu_weight, _shares)),
         ("cpuset", "cpuset.cpus", limits.cpuset),
+        ("cpuset", "cpuset.mems", limits.cpuset_mems),
         ("pids", "pids.max", limits.pids),
     )
-    return _present(rows)
+    disks = tuple(
+        ("io", f"blkio.throttle.{name}_device", f"{disk.device} {getattr(disk, name)}")
+        for disk in limits.io or ()
+        for name in IO_RATES
+        if getattr(disk, name) is not None
+    )
+    return (*_present(rows), *disks, *_hugetlb_writes(limits, "limit_in_bytes"))
 
 
 def _present(rows: tuple[tuple[str, str, str | int | None], ...]) -> tuple[Write, ...]:

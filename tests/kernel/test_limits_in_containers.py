@@ -90,9 +90,12 @@ def test_a_limit_that_leaves_no_place_for_the_payload_is_explained(host):
 
 
 def test_a_quota_of_processor_time_slows_down(host):
-    """A tenth of a second of work takes longer than that with a tenth of a processor."""
-    code = "import time\nbegan = time.monotonic()\nwhile time.process_time() < 0.1: pass\nprint(time.monotonic() - began)"
-    assert float(host.limits(cpus=0.1).run("python3", "-c", code).check().stdout) > 0.3
+    """Two tenths of a second of work take longer than that with a tenth of a processor."""
+    code = (
+        "import time\nbegan, used = time.monotonic(), time.process_time()\n"
+        "while time.process_time() < used + 0.2: pass\nprint(time.monotonic() - began)"
+    )
+    assert float(host.limits(cpus=0.1).run("python3", "-c", code).check().stdout) > 0.4
 
 
 def test_files_are_a_limit_on_each_process(host):
@@ -130,8 +133,8 @@ def test_what_is_executed_counts_in_the_same_group(host):
         assert groups
         for _ in range(3):
             assert (
-                running.exec("cat", "/proc/self/cgroup").check().stdout
-                == running.exec("cat", "/proc/1/cgroup").check().stdout
+                running.exec("cat", "/proc/self/cgroup").stdout
+                == running.exec("cat", "/proc/1/cgroup").stdout
             )
         assert "pycontain-" in seen_from_outside
 
@@ -245,11 +248,12 @@ def children_of(pid):
 def test_no_group_stays_after_a_killed_owner_and_the_next_start(host, tmp_path, with_zygote):
     before = set(_cgroups())
     with start_owner(OWNER, state=tmp_path, python=()) as owner:
-        assert owner.stdout.readline()
-        assert set(_cgroups()) - before
+        said, made = owner.stdout.readline(), set(_cgroups()) - before
         for pid in [*(children_of(owner.pid) if with_zygote else []), owner.pid]:
             os.kill(pid, signal.SIGKILL)
         owner.communicate()
+        assert said
+        assert made
     assert run_owner("import pycontain; pycontain.prewarm()", state=tmp_path) == (0, "", "")
     assert comes_true(lambda: set(_cgroups()) <= before)
     assert comes_true(lambda: os.listdir(tmp_path) == [])
