@@ -13,13 +13,10 @@ import attrs
 
 from pycontain import process
 from pycontain.errors import HostUnsupported, InvalidSpec
-from pycontain.oci.platform import Platform
 from pycontain.oci.source import Source, parse_source
-from pycontain.runnable import runnable
 from pycontain.runtime import engine as engines
 from pycontain.runtime.disks import disk_of
 from pycontain.sandbox import capabilities as caps
-from pycontain.sandbox.compile import compile_exec, compile_plan
 from pycontain.sandbox.devices import DEFAULT, Device, Rule, needs_list, parse_access, with_list
 from pycontain.sandbox.landlock import LEAST_VERSION
 from pycontain.sandbox.limits import (
@@ -395,6 +392,8 @@ class Container:
 
     def platform(self, platform: str) -> Container:
         """Choose from an image of several platforms, such as ``"linux/arm64"``; without it, this machine's."""
+        from pycontain.oci.platform import Platform  # noqa: PLC0415 - few ask for it
+
         with _Door() as door:
             parsed = door.read(Platform.parse, platform)
         return self._with(platform=str(parsed))
@@ -613,6 +612,8 @@ class Container:
         if compiled is None:
             sandbox = sandbox_spec(changed.spec, image, engine.facts, control_group(changed.spec, engine))
             sandbox = attrs.evolve(sandbox, init=True)
+            from pycontain.sandbox.compile import compile_exec  # noqa: PLC0415 - as in _prepare
+
             compiled = process.Compiled.of(sandbox, compile_exec(sandbox, engine.facts), image)
             engine.remember(key, compiled)
         return compiled.prepare(engine, argv)
@@ -629,11 +630,15 @@ class Container:
     def _prepare(self, argv: tuple[str, ...]) -> process.Prepared:
         engine = engines.engine()
         # An image may get another tree under the same name at any time; the plan goes with the tree.
+        from pycontain.runnable import runnable  # noqa: PLC0415 - what only a start needs is loaded by the first one
+
         image = runnable(self.spec.image, engine, policy=self.spec.pull, platform=self.spec.platform)
         key = (self.spec, image)
         compiled: process.Compiled | None = engine.plans.get(key)
         if compiled is None:
             sandbox = sandbox_spec(self.spec, image, engine.facts, control_group(self.spec, engine))
+            from pycontain.sandbox.compile import compile_plan  # noqa: PLC0415 - as above
+
             compiled = process.Compiled.of(sandbox, compile_plan(sandbox, engine.facts), image)
             engine.remember(key, compiled)
         return compiled.prepare(engine, command_line(self.spec, compiled.image, argv))

@@ -98,6 +98,9 @@ class Engine:
             # It may have ended already; what it said is read below.
             with _Fd(os.pidfd_open(os.getpid())) as owner, contextlib.suppress(BrokenPipeError):
                 socket.send_fds(ours, [b"owner"], [owner])
+            # Needed by the first plan, and loaded now because the zygote takes as long to start.
+            import pycontain.sandbox.compile  # noqa: F401, PLC0415
+
             engine = cls(ours, *_introduce(ours, launcher, errors, rootless=rootless), errors)
         except BaseException:
             ours.close()
