@@ -71,6 +71,7 @@ _LIMITS = (
 )
 UNLIMITED = -1
 _LEAST_LAYER = 1 << 20
+_LONGEST_OFFSET = 1 << 33  # seconds; the kernel's clocks end soon after
 _USER_XATTRS_IN_MEMORY = (6, 6)  # tmpfs(5)
 
 
@@ -166,6 +167,13 @@ def _layer_size(given: str | int) -> int:
     return size
 
 
+def _offset(given: float) -> int:
+    number = isinstance(given, int | float) and not isinstance(given, bool)
+    if not number or not abs(given) < _LONGEST_OFFSET:  # which is false for nan as well
+        raise ValueError(f"{given!r} is no offset of a clock; write seconds")
+    return round(given * 1_000_000_000)
+
+
 def _user(given: str | int) -> str:
     if isinstance(given, bool) or not isinstance(given, str | int):
         raise TypeError(f"{given!r} is no user; write name, uid, name:group or uid:gid")
@@ -228,6 +236,7 @@ class ContainerSpec:
     init: bool = True
     privileged: bool = False
     landlock: bool = False
+    time_offset: tuple[int, int] | None = None
     stop_signal: str | None = None
     pull: str = "missing"
     platform: str | None = None
@@ -449,6 +458,15 @@ class Container:
         Commands of ``exec`` can then neither trace nor signal the payload. See the reference.
         """
         return self._with(landlock=on)
+
+    def time_offset(self, *, monotonic: float = 0, boottime: float = 0) -> Container:
+        """Shift the container's clocks since the start of the machine, CLOCK_MONOTONIC and CLOCK_BOOTTIME, by so many seconds.
+
+        Time of day is the host's: Linux has no namespace for it.
+        """
+        with _Door() as door:
+            offset = door.read(_offset, monotonic), door.read(_offset, boottime)
+        return self._with(time_offset=offset)
 
     def rlimit(self, name: str, soft: int, hard: int | None = None) -> Container:
         """Set a limit of setrlimit(2), such as ``"nofile"``; *hard* is *soft* when not given, -1 means unlimited."""
@@ -777,6 +795,7 @@ def sandbox_spec(
         init=spec.init,
         privileged=spec.privileged,
         landlock=landlock,
+        time_offset=spec.time_offset,
         capabilities=spec.capabilities,
         masked_paths=image.masked_paths if spec.privileged else (*MASKED_PATHS, *image.masked_paths),
         read_only_paths=() if spec.privileged else READ_ONLY_PATHS,

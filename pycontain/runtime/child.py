@@ -202,7 +202,12 @@ def live(
             values = supervise.environment(env, child.home, child.hostname)
             if init:
                 supervise.supervise(
-                    argv, values, notify=bool(options & NOTIFY), times=times, tree=not task.folder
+                    argv,
+                    values,
+                    notify=bool(options & NOTIFY),
+                    times=times,
+                    tree=not task.folder,
+                    ahead=child.ahead,
                 )
             else:
                 supervise.execute(argv, values)

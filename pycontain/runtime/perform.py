@@ -68,6 +68,7 @@ class Child:
         self.uid = self.gid = 0
         self.groups: tuple[int, ...] = ()
         self.home = "/"
+        self.ahead = 0.0  # seconds by which time.monotonic() of its time namespace is before the zygote's
 
     def adopt(self, stage: int, files: int) -> None:
         """Know the stage that is open at *stage*, with /proc and /sys on it, and the place of installed files."""
@@ -108,7 +109,7 @@ def perform(
             if error.errno not in tolerate:
                 raise StepRefused(before + index, error.errno or 0, str(error.filename or "")) from error
         if times is not None:
-            times.append(time.monotonic())
+            times.append(time.monotonic() - child.ahead)
 
 
 def rehearse(child: Child) -> None:
@@ -647,9 +648,24 @@ def unshare_cgroup(child: Child) -> None:
     syscalls.unshare(syscalls.CLONE_NEWCGROUP)
 
 
+def set_time_offset(child: Child, offsets: str) -> None:
+    """unshare(2) and setns(2)."""
+    before = time.monotonic()
+    syscalls.unshare(syscalls.CLONE_NEWTIME)
+    with open("/proc/self/timens_offsets", "wb", buffering=0) as file:
+        file.write(offsets.encode())
+    namespace = os.open("/proc/self/ns/time_for_children", os.O_RDONLY | os.O_CLOEXEC)
+    syscalls.setns(namespace, syscalls.CLONE_NEWTIME)
+    os.close(namespace)
+    child.ahead = time.monotonic() - before
+
+
 def join_namespaces(child: Child, flags: int) -> None:
     """setns(2) with the pidfd of the container's PID 1, which the zygote left at descriptor 4."""
+    before = time.monotonic()
     syscalls.setns(4, flags)
+    if flags & syscalls.CLONE_NEWTIME:
+        child.ahead = time.monotonic() - before
     os.close(4)
     child.hostname = os.uname().nodename
     _read_nothing(child)
@@ -691,5 +707,6 @@ DOERS: dict[str, Callable[..., None]] = {
     "SetSeccomp": set_seccomp,
     "JoinCgroup": join_cgroup,
     "UnshareCgroup": unshare_cgroup,
+    "SetTimeOffset": set_time_offset,
     "JoinNamespaces": join_namespaces,
 }

@@ -81,9 +81,18 @@ def execute(argv: Sequence[str], env: Mapping[str, str]) -> None:
 
 
 def supervise(
-    argv: Sequence[str], env: Mapping[str, str], *, notify: bool, times: Sequence[float], tree: bool
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    notify: bool,
+    times: Sequence[float],
+    tree: bool,
+    ahead: float,
 ) -> None:
-    """Start the payload, stay with it until it ends, report it on the channel. Raises before the payload runs, or never."""
+    """Start the payload, stay with it until it ends, report it on the channel. Raises before the payload runs, or never.
+
+    *ahead* is by how many seconds the clock of our time namespace is before the owner's.
+    """
     privileges.set_name("pycontain-init")
     privileges.set_child_subreaper()
     signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
@@ -92,12 +101,12 @@ def supervise(
         payload = os.posix_spawn(path, list(argv), env, setsid=True, setsigmask=(), setsigdef=_RESET)
     except OSError as error:
         raise CommandUnusable(error.errno or 0, path, exists=True) from error
-    started = time.monotonic()
+    started = time.monotonic() - ahead
     os.closerange(0, 3)  # the payload's alone: who reads the other end sees it end
     if notify:
         _report("started", started)
     status, alone = _stay(payload, tree=tree)
-    ended = time.monotonic()
+    ended = time.monotonic() - ahead
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = (usage.ru_utime, usage.ru_stime, usage.ru_maxrss, usage.ru_inblock, usage.ru_oublock)
     _report("result", alone, status, *used, started, ended, tuple(times))

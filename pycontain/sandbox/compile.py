@@ -50,6 +50,7 @@ from pycontain.sandbox.steps import (
     SetResourceLimit,
     SetRootStatus,
     SetSeccomp,
+    SetTimeOffset,
     Step,
     UnshareCgroup,
     WritablePath,
@@ -91,6 +92,7 @@ _LINKS = (
 )
 
 _BYTES_PER_INODE = 4096
+_SECOND = 10**9  # in nanoseconds
 _NEW_LAYER = (0o755, 0, 0)  # mode, owner and group with which a writable layer is made
 
 # What moves from the stage to the root.
@@ -113,6 +115,7 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
                 kernel_masks(spec),
                 place_of_files(),
                 cgroup(spec),
+                clocks(spec),
                 rootfs(spec, host),
                 mounts(spec),
                 working_directory(spec),
@@ -228,6 +231,17 @@ def cgroup(spec: SandboxSpec) -> Iterator[Step]:
     yield UnshareCgroup(
         because="own cgroup view; not part of the clone, since a spare child joins its group late"
     )
+
+
+def clocks(spec: SandboxSpec) -> Iterator[Step]:
+    """time_namespaces(7)."""
+    if spec.time_offset is not None:
+        # time_namespaces(7): seconds, and nanoseconds that are not negative.
+        lines = [
+            f"{clock} {offset // _SECOND} {offset % _SECOND}"
+            for clock, offset in zip(("monotonic", "boottime"), spec.time_offset, strict=True)
+        ]
+        yield SetTimeOffset("\n".join(lines), because=".time_offset()")
 
 
 def rootfs(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
@@ -414,7 +428,7 @@ def compile_exec(spec: SandboxSpec, host: HostFacts) -> Plan:
     return Plan(
         tuple(
             chain(
-                join(),
+                join(spec),
                 limits(spec),
                 bounding_set(spec, host),
                 join_cgroup(spec),
@@ -429,12 +443,13 @@ def compile_exec(spec: SandboxSpec, host: HostFacts) -> Plan:
     )
 
 
-def join() -> Iterator[Step]:
+def join(spec: SandboxSpec) -> Iterator[Step]:
     """A process in the container's PID namespace, then in all its others."""
     yield Fork(because="born in the container's pid namespace, where it can be traced to us")
     yield SetParentDeathSignal(because="it ends with the zygote, which ends with the owner")
+    clocks = Namespaces.CLONE_NEWTIME if spec.time_offset is not None else Namespaces(0)
     yield JoinNamespaces(
-        _NAMESPACES & ~Namespaces.CLONE_NEWPID | Namespaces.CLONE_NEWCGROUP,
+        _NAMESPACES & ~Namespaces.CLONE_NEWPID | Namespaces.CLONE_NEWCGROUP | clocks,
         because="sees what the container sees; its root is the container's",
     )
 

@@ -133,6 +133,7 @@ class SandboxSpec:
     read_only_paths: tuple[RootPath, ...] = READ_ONLY_PATHS
     rlimits: tuple[tuple[str, int, int], ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
+    time_offset: tuple[int, int] | None = None  # of CLOCK_MONOTONIC and CLOCK_BOOTTIME, in nanoseconds
     layer_size: int | None = None
     left_out: tuple[str, ...] = ()
     cgroup: Cgroup = NO_CGROUP

@@ -205,6 +205,38 @@ class UnshareCgroup(Step):
 
 
 @attrs.frozen
+class SetTimeOffset(Step):
+    """unshare(2) of the time namespace, its offsets as its file takes them, and setns(2) into it: time_namespaces(7).
+
+    The unshare counts for children only, and posix_spawn(3) cannot enter a time namespace before Linux 6.3.
+    """
+
+    offsets: str
+
+    def __str__(self) -> str:
+        return (
+            f'unshare(CLONE_NEWTIME); write("/proc/self/timens_offsets", {_quote(self.offsets)}); '
+            'setns("/proc/self/ns/time_for_children", CLONE_NEWTIME)'
+        )
+
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
+        """A clock begins at 0 and has an end, and not every kernel has such namespaces."""
+        del path
+        match number:
+            case errno.ERANGE:
+                return (
+                    "with this .time_offset() a clock would be negative or beyond its end",
+                    "choose a smaller one",
+                )
+            case errno.EINVAL:
+                return (
+                    "this kernel has no time namespaces",
+                    "leave .time_offset() out, or use one with CONFIG_TIME_NS",
+                )
+        return None
+
+
+@attrs.frozen
 class JoinNamespaces(Step):
     """setns(2) into the namespaces of a running container, by the pidfd of its PID 1."""
 

@@ -71,6 +71,7 @@ WALLS = attrs.evolve(
     cgroup=with_list(NO_CGROUP, DEFAULT, 2),
     read_only=True,
     landlock=True,
+    time_offset=(-1_500_000_000, 86_400_000_000_000),
     layer_size=64 << 20,
     sysctls=(("net.ipv4.ip_forward", "1"), ("kernel.domainname", "example.org")),
     seccomp=bytes(8 * 3),
@@ -102,6 +103,7 @@ GOLDEN = {
     "privileged-rootless": compile_plan(PRIVILEGED, ROOTLESS),
     "volumes": compile_plan(VOLUMES, ROOT),
     "volumes-read-only": compile_plan(attrs.evolve(VOLUMES, read_only=True), ROOT),
+    "walls-exec": compile_exec(WALLS, attrs.evolve(ROOT, landlock=7)),
     "exec": compile_exec(FULL, ROOT),
 }
 

@@ -70,6 +70,7 @@ sandbox_specs = st.builds(
         st.dictionaries(st.sampled_from(["memory", "pids", "cpuset"]), st.sampled_from([1, 2])),
     ),
     devices=st.lists(st.builds(Device, host_paths, root_paths), max_size=2).map(tuple),
+    time_offset=st.none() | st.tuples(st.integers(-99, 1 << 60), st.integers(-99, 1 << 60)),
     layer_size=st.none() | st.integers(1 << 20, 1 << 40),
     sysctls=st.lists(
         st.sampled_from([("net.ipv4.ip_forward", "1"), ("kernel.domainname", "box")]), unique=True
