@@ -56,7 +56,8 @@ def run_attached(
     began = time.monotonic()
     run = process.Run.parse(input_=b"" if stdin else None, timeout=timeout, text=False, max_output=0)
     prepared = container._prepare(argv)  # noqa: SLF001 - one more verb of Container, in a module of its own
-    exchange = Exchange(input_=run.input, limit=0, options=NOTIFY | (PROFILE if profile else 0))
+    options = NOTIFY | (PROFILE if profile else 0)
+    exchange = Exchange(input_=run.input, limit=0, options=options, counted=prepared.limited)
     expired = False
     with _Pumps(exchange) as pumps, contextlib.closing(exchange), _Signals(exchange) as signals:
         try:
@@ -79,8 +80,8 @@ def run_attached(
 
 
 def _begin(prepared: process.Prepared, exchange: Exchange) -> None:
-    request = ("start", process.new_id(), exchange.options, *prepared.wire())
     try:
+        request = prepared.request(process.new_id(), exchange.options)
         prepared.engine.request(request, exchange.fds_to_send())
     finally:
         exchange.sent()

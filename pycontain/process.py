@@ -250,16 +250,25 @@ class Prepared:
         execute = ("Execute", (), self.argv, sandbox.env, sandbox.init)
         return compiled.prefix, compiled.steps, execute, compiled.contents
 
+    @property
+    def limited(self) -> bool:
+        """Whether the container has a control group, whose counts are worth waiting for."""
+        return bool(self.compiled.sandbox.cgroup.controllers)
+
+    def request(self, ident: str, options: int) -> tuple[Any, ...]:
+        """What the zygote is asked for a start; when it needs room for a control group, that is made."""
+        group: tuple[Any, ...] = ()
+        if self.limited:
+            self.engine.make_room()
+            cgroup = self.compiled.sandbox.cgroup
+            group = (cgroup.controllers, cgroup.writes)
+        return ("start", ident, options, *self.wire(), group)
+
     def begin(self, run: Run, options: int, ident: str) -> Exchange:
         """Ask the zygote for a container; the caller closes the exchange."""
-        cgroup = self.compiled.sandbox.cgroup
-        limited = bool(cgroup.controllers)
-        if limited:
-            self.engine.make_room()
-        exchange = Exchange(input_=run.input, limit=run.max_output, options=options, counted=limited)
+        exchange = Exchange(input_=run.input, limit=run.max_output, options=options, counted=self.limited)
         try:
-            group = (cgroup.controllers, cgroup.writes) if limited else ()
-            _send(self.engine, ("start", ident, exchange.options, *self.wire(), group), exchange)
+            _send(self.engine, self.request(ident, exchange.options), exchange)
         except BaseException:
             exchange.close()
             raise

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pycontain.commands.parser import Parser, UsageError
 from pycontain.container import UNLIMITED, Container
+from pycontain.sandbox.size import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+Number = TypeVar("Number", int, float)
+
+_RATES = {
+    "read-bps": "bytes in a second that it may read from this disk",
+    "write-bps": "and write to it",
+    "read-iops": "operations in a second in which it may read",
+    "write-iops": "and write",
+}
 
 
 def container_parser(verb: str, *, description: str) -> Parser:
@@ -52,7 +62,20 @@ def container_parser(verb: str, *, description: str) -> Parser:
         "--cap-drop", action="append", default=[], metavar="CAPABILITY", help="take away; ALL for all"
     )
     may.add_argument("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="setrlimit(2)")
+    _add_limits(parser.add_argument_group("what it may use as a whole"))
     return parser
+
+
+def _add_limits(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("-m", "--memory", metavar="SIZE", help="the most, as 256M")
+    group.add_argument("--memory-swap", metavar="SIZE", help="memory and swap together; -1 for no limit")
+    group.add_argument("--cpus", metavar="N", help="processors, as 0.5")
+    group.add_argument("-c", "--cpu-shares", metavar="N", help="when they are scarce; everybody's is 1024")
+    group.add_argument("--cpuset-cpus", metavar="LIST", help="which processors, as 0-3")
+    group.add_argument("--cpuset-mems", metavar="LIST", help="which nodes of memory")
+    group.add_argument("--pids-limit", metavar="N", help="processes and threads, our init is one")
+    for option, what in _RATES.items():
+        group.add_argument(f"--device-{option}", action="append", default=[], metavar="PATH:N", help=what)
 
 
 def read_container(options: argparse.Namespace) -> tuple[Container, tuple[str, ...]]:
@@ -83,7 +106,50 @@ def read_container(options: argparse.Namespace) -> tuple[Container, tuple[str, .
         container = _with_tmpfs(container, text)
     for text in options.ulimit:
         container = _limited(container, text)
-    return container, tuple(argv)
+    return _with_limits(container, options), tuple(argv)
+
+
+def _with_limits(container: Container, options: argparse.Namespace) -> Container:
+    io: dict[str, dict[str, str | int]] = {}
+    for option in _RATES:
+        name = option.replace("-", "_")
+        for text in getattr(options, f"device_{name}"):
+            path, _, rate = text.rpartition(":")
+            io.setdefault(path, {})[name] = rate
+    shares = _number(options, "cpu_shares", int)
+    return container.limits(
+        memory=options.memory,
+        swap=_swap(options.memory, options.memory_swap),
+        cpus=_number(options, "cpus", float),
+        cpu_weight=None if shares is None else min(max(1, round(shares * 100 / 1024)), 10_000),
+        cpuset=options.cpuset_cpus,
+        cpuset_mems=options.cpuset_mems,
+        pids=_number(options, "pids_limit", int),
+        io=io or None,
+    )
+
+
+def _number(options: argparse.Namespace, name: str, kind: type[Number]) -> Number | None:
+    text = getattr(options, name)
+    try:
+        return None if text is None else kind(text)
+    except ValueError:
+        raise UsageError(f"--{name.replace('_', '-')} {text}: it is a number") from None
+
+
+def _swap(memory: str | None, together: str | None) -> int | None:
+    """Docker counts memory and swap together, and -1 is no limit."""
+    if together in {None, "-1"}:
+        return None
+    try:
+        least, most = parse_size(memory or 0), parse_size(together or 0)
+    except ValueError as error:
+        raise UsageError(f"--memory-swap: {error}") from None
+    if memory is None or most < least:
+        raise UsageError(
+            f"--memory-swap {together}: it is memory and swap together, so not less than --memory"
+        )
+    return most - least
 
 
 def _variables(texts: list[str]) -> Iterator[tuple[str, str]]:

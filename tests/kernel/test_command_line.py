@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import control_groups
 import pytest
 
 import pycontain
@@ -337,6 +338,22 @@ def test_a_limit_has_a_soft_and_a_hard_value(limit, shown):
     assert run("--ulimit", limit, "host:", "sh", "-c", "ulimit -Sn; ulimit -Hn").stdout == shown
 
 
+def test_the_container_as_a_whole_is_limited():
+    if not {"memory", "pids"} <= control_groups.limitable().keys():
+        pytest.skip("this user may not limit memory and pids")
+    limits = ("--memory", "48M", "--memory-swap", "48M", "--pids-limit", "20", "--cpu-shares", "512")
+    assert run(*limits, "host:", "true").returncode == 0
+    assert run(*limits, "host:", "python3", "-c", "bytearray(256 << 20)").returncode == 128 + signal.SIGKILL
+
+
+def test_a_plan_shows_the_limits():
+    if not {"memory", "cpu"} <= control_groups.limitable().keys():
+        pytest.skip("this user may not limit memory and cpu")
+    shown = run("-m", "64M", "--cpus", "1.5", "--plan", "host:", "true").stdout
+    assert '"67108864"' in shown
+    assert '"150000' in shown
+
+
 def test_a_limit_may_be_unlimited():
     assert run("--ulimit", "core=0:unlimited", "--plan", "host:", "true").returncode == 0
 
@@ -350,6 +367,12 @@ def test_a_limit_may_be_unlimited():
         (["--tmpfs", "/x:colour=red", "host:"], "not 'colour=red'"),
         (["--tmpfs", "/x:mode=9", "host:"], "not 'mode=9'"),
         (["--ulimit", "nofile=many", "host:"], "NAME=SOFT"),
+        (["--memory", "much", "host:"], "memory: 'much' is no size"),
+        (["--cpus", "two", "host:"], "--cpus two: it is a number"),
+        (["--pids-limit", "0", "host:"], "pids: 0 is no whole number"),
+        (["-m", "64M", "--memory-swap", "32M", "host:"], "memory and swap together"),
+        (["--memory-swap", "1G", "host:"], "memory and swap together"),
+        (["--device-read-bps", "1M", "host:"], "is no disk"),
         (["--ulimit", "nofile=1:2:3", "host:"], "NAME=SOFT"),
         (["--ulimit", "nofail=1", "host:"], "'nofail' is no resource limit"),
         (["--cap-add", "FLY", "host:"], "'FLY' is no capability"),

@@ -10,7 +10,9 @@ from pycontain.kernel import cgroupfs
 from pycontain.runtime import delegation
 from pycontain.sandbox.limits import (
     LEAST_MEMORY,
+    IoLimit,
     Limits,
+    cgroup_of,
     controllers_of,
     enforceable,
     parse_limits,
@@ -80,6 +82,17 @@ def test_all_problems_are_named_at_once():
         {"cpuset": "0, 1"},
         {"cpuset": "0\n"},
         {"cpuset": 1},
+        {"cpuset_mems": "x"},
+        {"io": {}},
+        {"io": "10M"},
+        {"io": {"sda": "10M"}},
+        {"io": {"/dev/sda": 0}},
+        {"io": {"/dev/sda": {}}},
+        {"io": {"/dev/sda": {"speed": "10M"}}},
+        {"io": {"/dev/sda": {"read_bps": -1}}},
+        {"hugetlb": {}},
+        {"hugetlb": {"3M": "64M"}},
+        {"hugetlb": {"2M": "lots"}},
         {"pids": True},
         {"pids": 1 << 23},
     ],
@@ -116,6 +129,63 @@ def test_the_files_of_v1():
         ("cpuset", "cpuset.cpus", "0-1"),
         ("pids", "pids.max", "64"),
     )
+
+
+DISKS = {"8:0": "1M", "8:16": {"read_bps": "2M", "write_iops": 100}}
+
+
+def test_one_rate_for_a_disk_counts_in_both_directions():
+    assert parse_limits(io=DISKS).io == (
+        IoLimit("8:0", read_bps=MIB, write_bps=MIB),
+        IoLimit("8:16", read_bps=2 * MIB, write_iops=100),
+    )
+
+
+def test_a_disk_that_is_named_again_has_the_new_rates_and_others_keep_theirs():
+    limits = parse_limits(parse_limits(io=DISKS), io={"8:0": {"read_iops": 5}})
+    assert limits.io == (IoLimit("8:0", read_iops=5), IoLimit("8:16", read_bps=2 * MIB, write_iops=100))
+
+
+def test_what_was_given_before_stays():
+    assert parse_limits(Limits(memory=64 * MIB, pids=5), pids=7) == Limits(memory=64 * MIB, pids=7)
+
+
+def test_the_files_of_disks_in_v2():
+    assert v2_writes(parse_limits(io=DISKS)) == (
+        ("io", "io.max", "8:0 rbps=1048576 wbps=1048576"),
+        ("io", "io.max", "8:16 rbps=2097152 wiops=100"),
+    )
+
+
+def test_the_files_of_disks_in_v1():
+    """Where only reading can be limited."""
+    assert v1_writes(parse_limits(io={"8:0": {"read_bps": "1M", "read_iops": 9}})) == (
+        ("io", "blkio.throttle.read_bps_device", "8:0 1048576"),
+        ("io", "blkio.throttle.read_iops_device", "8:0 9"),
+    )
+
+
+def test_v1_cannot_limit_writing():
+    limits = parse_limits(io=DISKS, pids=5)
+    assert enforceable(limits, {"io": 1, "pids": 1}) == (Limits(pids=5), ("io",))
+    with pytest.raises(HostUnsupported, match="limits on writing"):
+        v1_writes(limits)
+
+
+def test_the_files_of_huge_pages_and_memory_nodes():
+    limits = parse_limits(hugetlb={"2M": "64M", 1 << 30: "1G"}, cpuset_mems="0")
+    assert v2_writes(limits) == (
+        ("cpuset", "cpuset.mems", "0"),
+        ("hugetlb", "hugetlb.2MB.max", "67108864"),
+        ("hugetlb", "hugetlb.1GB.max", "1073741824"),
+    )
+    assert v1_writes(limits)[1] == ("hugetlb", "hugetlb.2MB.limit_in_bytes", "67108864")
+
+
+def test_a_group_of_v2_counts_what_is_not_limited():
+    """And one of v1 does not, because there each controller costs a group."""
+    assert cgroup_of(Limits(cpus=1), ALL_V2 | {"io": 2}).controllers == ("cpu", "io", "memory", "pids")
+    assert cgroup_of(Limits(cpus=1), ALL_V1).controllers == ("cpu",)
 
 
 def test_no_swap_is_a_limit_too():
@@ -290,6 +360,10 @@ def test_the_folder_is_the_mount_point_and_what_is_below_the_mounts_root(above, 
 
 def test_a_list_of_processors_is_a_set_of_numbers():
     assert cgroupfs.processors("0-2,7\n") == {0, 1, 2, 7}
+
+
+def test_blkio_goes_by_its_name_in_v2():
+    assert located("7:blkio:/a\n", v1("/b", "blkio")) == {"io": (1, "/b/a")}
 
 
 def test_an_empty_list_of_processors_is_the_empty_set():
