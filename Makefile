@@ -1,6 +1,6 @@
-# make demo    the main job on the embedded image, from nothing but Debian and Python
-# make test    what CI runs
-# make attacks the attacks alone, each in a jail
+# make demo     the main job on the embedded image, from nothing but Debian and Python
+# make test     what CI runs
+# make attacks  the attacks alone, each in a jail
 # make bench    how fast it is on this machine
 # make clean    removes what these have made in this folder
 

@@ -594,7 +594,10 @@ def set_identity(child: Child, setgroups: bool) -> None:  # noqa: FBT001 - as th
         os.fchown(fd, child.uid, child.gid)
         os.close(fd)
     if setgroups:
-        os.setgroups(child.groups)
+        try:
+            os.setgroups(child.groups)
+        except ValueError:  # so Python says that they are more than NGROUPS_MAX
+            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG)) from None
     os.setresgid(child.gid, child.gid, child.gid)
     os.setresuid(child.uid, child.uid, child.uid)
 

@@ -274,7 +274,7 @@ def mounts(spec: SandboxSpec) -> Iterator[Step]:
     for tmpfs in spec.tmpfs:
         size = f",size={tmpfs.size}" if tmpfs.size is not None else ""
         step = MountFilesystem(
-            "tmpfs", tmpfs.target, _CONFINED, f"mode={tmpfs.mode:04o}{size}", because=".tmpfs()"
+            "tmpfs", tmpfs.target, _CONFINED, f"mode={tmpfs.mode:04o}{size}", follow=True, because=".tmpfs()"
         )
         wanted.append((tmpfs.target, step))
     wanted += [

@@ -788,7 +788,12 @@ class SetIdentity(Step):
         return f"fchown(pipes and secrets, UID, GID); {groups}setresgid(GID); setresuid(UID)"
 
     def explain(self, number: int, path: str) -> tuple[str, str] | None:
-        """An id outside of the map cannot be taken."""
+        """An id outside of the map cannot be taken; and there is a limit, NGROUPS_MAX."""
+        if number == errno.E2BIG:
+            return (
+                "the image puts the user into more groups than a process can have",
+                "look at /etc/group of the image, or name the group: .user('name:group')",
+            )
         if number == errno.EINVAL:
             return (
                 "the user's ids are not mapped in this user namespace",

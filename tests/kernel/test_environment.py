@@ -472,3 +472,9 @@ def test_set_user_id_programs_gain_nothing(other_user):
         pytest.skip("this host has no set-user-ID program")
     options = sh("cat /proc/self/mounts | grep ' /usr '").stdout
     assert re.search(r"\bnosuid\b", options)
+
+
+def test_a_tmpfs_may_be_named_through_a_link_of_the_image():
+    """As a mount may: /var/run is a link to /run in most images."""
+    done = Container("host:").tmpfs("/var/run/app").run("sh", "-c", "touch /run/app/file; ls /var/run/app")
+    assert done.stdout == "file\n"
