@@ -487,7 +487,12 @@ class Zygote:
         self.wanted[target] = task.prefix
 
     def _apply(self, fds: list[int], arguments: list[Any]) -> None:
-        pid = os.fork()
+        # PID 1 of a namespace: what it has forked ends with it, and is the kernel's to wait for and not ours.
+        try:
+            pid, pidfd = syscalls.clone3(syscalls.CLONE_NEWPID, exit_signal=signal.SIGCHLD)
+        except OSError:  # the owner sees that its channel ends
+            self._drop(socket.socket(fileno=fds[0]), fds)
+            return
         if pid == 0:
             # Only this child pays for what reading a layer imports.
             from pycontain.runtime import unpack  # noqa: PLC0415
@@ -495,7 +500,7 @@ class Zygote:
             unpack.live(fds, self.last_capability, *arguments)
         for fd in fds[1:]:
             os.close(fd)
-        self._watch(Running("apply", pid, os.pidfd_open(pid), socket.socket(fileno=fds[0])))
+        self._watch(Running("apply", pid, pidfd, socket.socket(fileno=fds[0])))
 
     def _refuse(self, channel: socket.socket, fds: list[int], folder: str, error: OSError) -> None:
         if folder:
