@@ -17,6 +17,7 @@ from pycontain.errors import CommandNotExecutable, CommandNotFound, CommandTimeo
 VERBS = {
     "run": "run a command in a new container",
     "plan": "print the steps that would start a container",
+    "explain": "print the walls that a container has on this host, and why not others",
     "pull": "bring an image from its registry",
     "push": "send an image to a registry",
     "images": "list the images in the store",

@@ -35,7 +35,7 @@ from pycontain.sandbox.spec import MASKED_PATHS, READ_ONLY_PATHS, File, Mount, S
 from pycontain.sandbox.sysctl import parse_sysctl, parse_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from pycontain.image import Image
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pycontain.runtime.engine import Engine
     from pycontain.sandbox.host import HostFacts
     from pycontain.sandbox.image import RunnableImage
+    from pycontain.sandbox.isolation import Isolation
     from pycontain.sandbox.plan import Plan
     from pycontain.sandbox.seccomp import Profile
 
@@ -71,6 +72,11 @@ _LIMITS = (
 )
 UNLIMITED = -1
 _LEAST_LAYER = 1 << 20
+_SCRATCH = (
+    Tmpfs(RootPath("/run"), 16 << 20, 0o755),
+    Tmpfs(RootPath("/tmp"), 64 << 20),
+    Tmpfs(RootPath("/var/tmp"), 16 << 20),
+)
 _LONGEST_OFFSET = 1 << 33  # seconds; the kernel's clocks end soon after
 _USER_XATTRS_IN_MEMORY = (6, 6)  # tmpfs(5)
 
@@ -247,6 +253,8 @@ class ContainerSpec:
     sysctls: tuple[tuple[str, str], ...] = ()
     limits: Limits = NO_LIMITS
     disk: int | None = None
+    output: int | None = None
+    scratch: tuple[Tmpfs, ...] = ()
     limits_required: bool = True
 
 
@@ -507,6 +515,7 @@ class Container:
         hugetlb: Mapping[str | int, str | int] | None = None,
         files: int | None = None,
         disk: str | int | None = None,
+        output: str | int | None = None,
         required: bool = True,
     ) -> Container:
         """Limit what the container uses as a whole; what is None stays as it was.
@@ -518,7 +527,7 @@ class Container:
         rates ``read_bps write_bps read_iops write_iops``; any path on the disk names it. *hugetlb* is bytes for each size of
         huge pages, ``{"2M": "64M"}``.
         *files* is the most open files of one process. *disk* is the most that the writable layer may hold, which is in memory then,
-        and counts there while it is used. The host must be able to keep all of it, else the start raises
+        and counts there while it is used. *output* is the most that is kept of each stream, whatever ``max_output`` says. The host must be able to keep all of it, else the start raises
         :class:`HostUnsupported`; unless *required*, what it cannot keep is left out, and ``plan()`` says so.
         """
         limits = parse_limits(
@@ -536,8 +545,31 @@ class Container:
         )
         with _Door() as door:
             layer = self.spec.disk if disk is None else door.read(_layer_size, disk)
-        limited = self._with(limits=limits, disk=layer, limits_required=required)
+            kept = self.spec.output if output is None else door.read(parse_size, output)
+        limited = self._with(limits=limits, disk=layer, output=kept, limits_required=required)
         return limited if files is None else limited.rlimit("nofile", files)
+
+    def untrusted(self, *, required: bool = True) -> Container:
+        """The strictest useful set, in one word: for code that somebody else wrote.
+
+        No capabilities; a read-only root, with /tmp (64 MiB), /var/tmp and /run (16 MiB each) in memory where nothing else is put
+        there, and HOME in /tmp; the default seccomp filter, and Landlock; 256 MiB of memory and no swap, 64 processes, 1,024 open
+        files each, no core dumps; 16 MiB of each stream are kept; and no network, which is always so. Every later call changes what it
+        names. What the host cannot keep refuses the start; unless *required*, it is left out, and ``explain()`` says so.
+        """
+        strict = self._with(
+            privileged=False,
+            capabilities=frozenset(),
+            seccomp="default",
+            landlock=True,
+            read_only=True,
+            scratch=_SCRATCH,
+        )
+        if "HOME" not in dict(self.spec.env):
+            strict = strict.env(HOME="/tmp")
+        return strict.rlimit("core", 0).limits(
+            memory="256M", swap=0, pids=64, files=1024, output="16M", required=required
+        )
 
     def _refuse_taken(self, door: _Door, target: RootPath) -> None:
         spec = self.spec
@@ -593,7 +625,12 @@ class Container:
         """
         began = time.monotonic()
         run = process.Run.parse(
-            input_=input, timeout=timeout, text=text, max_output=max_output, profile=profile
+            input_=input,
+            timeout=timeout,
+            text=text,
+            max_output=max_output,
+            profile=profile,
+            most=self.spec.output,
         )
         prepared = self._prepare(argv)
         return process.run_to_end(prepared, run, check=check, began=began)
@@ -601,7 +638,9 @@ class Container:
     def start(self, *argv: str, input: str | bytes | None = None, max_output: str | int = "64M") -> Running:  # noqa: A002 - as in run
         """Start, and return once the payload runs. The result is a context manager: leaving the block kills and cleans."""
         began = time.monotonic()
-        run = process.Run.parse(input_=input, timeout=None, text=True, max_output=max_output)
+        run = process.Run.parse(
+            input_=input, timeout=None, text=True, max_output=max_output, most=self.spec.output
+        )
         return process.start(self, self._prepare(argv), run, began=began)
 
     def plan(self, *argv: str) -> Plan:
@@ -610,6 +649,25 @@ class Container:
         return attrs.evolve(
             prepared.plan.with_argv(prepared.argv), title=" ".join((str(self.spec.image), *prepared.argv))
         )
+
+    def explain(self) -> Isolation:
+        """The effective isolation on this host as data: every wall, whether it stands, and why not.
+
+        It can be printed, iterated over, and is a table in a notebook. Nothing is started but the zygote, to ask it; what this host
+        cannot keep, so that ``run`` would raise :class:`HostUnsupported`, is in ``refused``.
+        """
+        # What only a start needs, and what it does without.
+        from pycontain.runnable import runnable  # noqa: PLC0415
+        from pycontain.sandbox.compile import compile_plan  # noqa: PLC0415
+        from pycontain.sandbox.isolation import isolation_of  # noqa: PLC0415
+
+        engine = engines.engine()
+        image = runnable(self.spec.image, engine, policy=self.spec.pull, platform=self.spec.platform)
+        lenient = attrs.evolve(self.spec, limits_required=False)
+        sandbox = sandbox_spec(lenient, image, engine.facts, control_group(lenient, engine))
+        plan = attrs.evolve(compile_plan(sandbox, engine.facts), title=str(self.spec.image))
+        found = isolation_of(plan, dict(_reasons(self.spec, plan.left_out, engine)))
+        return attrs.evolve(found, refused=plan.left_out if self.spec.limits_required else ())
 
     def prepare_exec(
         self,
@@ -746,6 +804,25 @@ def group_for(limits: Limits, engine: Engine, *, required: bool) -> Cgroup:
     return group
 
 
+def _reasons(spec: ContainerSpec, left_out: Iterable[str], engine: Engine) -> Iterator[tuple[str, str]]:
+    """Of what is *left_out*, why this host cannot keep it."""
+    strict = attrs.evolve(spec, limits_required=True)
+    for name in left_out:
+        try:
+            match name:
+                case "disk":
+                    layer_limit(strict, engine.facts)
+                case "landlock":
+                    landlock_on(strict, engine.facts)
+                case "devices":
+                    _with_device_list(NO_CGROUP, strict, engine)
+                case _:
+                    alone = attrs.evolve(NO_LIMITS, **{name: getattr(spec.limits, name)})
+                    group_for(alone, engine, required=True)
+        except HostUnsupported as error:
+            yield name, str(error)
+
+
 def layer_limit(spec: ContainerSpec, host: HostFacts) -> tuple[int | None, tuple[str, ...]]:
     """The size of the writable layer, and what of it this host cannot keep; :class:`HostUnsupported` when it must."""
     if spec.disk is None or not host.rootless or host.kernel >= _USER_XATTRS_IN_MEMORY:
@@ -774,6 +851,14 @@ def landlock_on(spec: ContainerSpec, host: HostFacts) -> tuple[bool, tuple[str, 
     return False, ("landlock",)
 
 
+def _scratch(spec: ContainerSpec) -> Iterator[Tmpfs]:
+    """The places in memory that the user has put nothing at, nor a tree of his own above."""
+    trees = {*(mount.target for mount in spec.mounts), *(tmpfs.target for tmpfs in spec.tmpfs)}
+    for tmpfs in spec.scratch:
+        if not any(f"{tmpfs.target}/".startswith(f"{tree}/") for tree in trees):
+            yield tmpfs
+
+
 def sandbox_spec(
     spec: ContainerSpec, image: RunnableImage, host: HostFacts, cgroup: Cgroup = NO_CGROUP
 ) -> SandboxSpec:
@@ -788,6 +873,7 @@ def sandbox_spec(
         hostname=spec.hostname,
         mounts=spec.mounts,
         tmpfs=spec.tmpfs,
+        scratch=tuple(_scratch(spec)),
         devices=spec.devices,
         volumes=image.volumes,
         files=spec.files,

@@ -184,8 +184,12 @@ class Run:
         text: bool,
         max_output: str | int,
         profile: bool = False,
+        most: int | None = None,
     ) -> Run:
-        """Read the arguments of ``run``, ``start`` and ``exec``; raise :class:`InvalidSpec` with all that is wrong."""
+        """Read the arguments of ``run``, ``start`` and ``exec``; raise :class:`InvalidSpec` with all that is wrong.
+
+        *most* is what the container keeps of a stream whatever *max_output* says.
+        """
         problems = []
         try:
             fed = _input_bytes(input_)
@@ -199,7 +203,7 @@ class Run:
             problems.append(f"max_output: {error}")
         if problems:
             raise InvalidSpec(tuple(problems))
-        return cls(fed, timeout, text, limit, profile)
+        return cls(fed, timeout, text, limit if most is None else min(limit, most), profile)
 
     def deadline(self, began: float) -> float | None:
         """The moment of time.monotonic() when the time is up."""
@@ -595,7 +599,13 @@ class Running:
         """
         began = time.monotonic()
         self._require_owner()
-        run = Run.parse(input_=input, timeout=timeout, text=text, max_output=max_output)
+        run = Run.parse(
+            input_=input,
+            timeout=timeout,
+            text=text,
+            max_output=max_output,
+            most=self._container.spec.output,
+        )
         if not argv:
             raise InvalidSpec("there is no command to execute", hint="give one: .exec('ls', '-l')")
         if self._watched.done.is_set():

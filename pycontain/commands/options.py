@@ -54,7 +54,17 @@ def container_parser(verb: str, *, description: str) -> Parser:
         "--tmpfs", action="append", default=[], metavar="DST[:size=SIZE]", help="an empty tree in memory"
     )
     sees.add_argument("--read-only", action="store_true", help="the root cannot be written")
+    sees.add_argument(
+        "--device", action="append", default=[], metavar="SRC[:DST[:rwm]]", help="a device node of the host"
+    )
     may = parser.add_argument_group("what it may")
+    may.add_argument(
+        "--untrusted", action="store_true", help="the strictest useful set; later options change it"
+    )
+    may.add_argument("--privileged", action="store_true", help="no walls between root inside and the kernel")
+    may.add_argument(
+        "--sysctl", action="append", default=[], metavar="NAME=VALUE", help="a setting of its own namespaces"
+    )
     may.add_argument(
         "--cap-add", action="append", default=[], metavar="CAPABILITY", help="grant; ALL for all"
     )
@@ -86,12 +96,14 @@ def read_container(options: argparse.Namespace) -> tuple[Container, tuple[str, .
             "there is no image", hint="name one: host: is this machine, rootfs:DIR a tree on disk"
         )
     image, *argv = words
+    base = Container(image)
+    base = base.untrusted() if options.untrusted else base
+    base = base.privileged() if options.privileged else base
     container = (
-        Container(image)
-        .env(dict(_variables(options.env)))
+        base.env(dict(_variables(options.env)))
         .label(dict(_pair(text) for text in options.label))
         .capabilities(add=options.cap_add, drop=options.cap_drop)
-        .read_only(options.read_only)
+        .read_only(options.read_only or base.spec.read_only)
         .init(options.init)
     )
     for name in ("workdir", "user", "hostname", "name", "stop_signal"):
@@ -104,6 +116,10 @@ def read_container(options: argparse.Namespace) -> tuple[Container, tuple[str, .
         container = _mounted(container, text)
     for text in options.tmpfs:
         container = _with_tmpfs(container, text)
+    for text in options.device:
+        container = _with_device(container, text)
+    if options.sysctl:
+        container = container.sysctl(dict(_pair(text) for text in options.sysctl))
     for text in options.ulimit:
         container = _limited(container, text)
     return _with_limits(container, options), tuple(argv)
@@ -188,6 +204,15 @@ def _with_tmpfs(container: Container, text: str) -> Container:
             case _:
                 raise UsageError(f"--tmpfs {text}: it takes size=SIZE and mode=OCTAL, not {setting!r}")
     return container.tmpfs(target, size=size, mode=mode)
+
+
+def _with_device(container: Container, text: str) -> Container:
+    """As docker run: of two parts the second is a path or, without a slash, the access."""
+    source, _, rest = text.partition(":")
+    target, _, access = rest.partition(":")
+    if "/" not in target and not access:
+        target, access = "", target
+    return container.device(source, target or None, access or "rwm")
 
 
 def _limited(container: Container, text: str) -> Container:

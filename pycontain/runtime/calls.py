@@ -163,9 +163,9 @@ def _mount_filesystem(
     yield calls.call("mount", fstype, f"{perform.STAGE}{target}", fstype, flags, options)
 
 
-def _mount_files(calls: Calls) -> Iterator[Call]:
+def _mount_files(calls: Calls, options: str) -> Iterator[Call]:
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
-    yield calls.call("mount", "tmpfs", perform.FILES, "tmpfs", flags, "mode=0700")
+    yield calls.call("mount", "tmpfs", perform.FILES, "tmpfs", flags, options)
     yield calls.open("openat", _AT_FDCWD, perform.FILES, _FOLDER)
     calls.files = calls.keep_open()
 

@@ -387,10 +387,10 @@ def make_link(child: Child, target: str, path: str) -> None:
         os.close(parent)
 
 
-def mount_files(child: Child) -> None:
+def mount_files(child: Child, options: str) -> None:
     """mount(2) the tmpfs of the installed files and open it."""
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
-    syscalls.mount("tmpfs", FILES, "tmpfs", flags, "mode=0700")
+    syscalls.mount("tmpfs", FILES, "tmpfs", flags, options)
     child.files = os.open(FILES, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 

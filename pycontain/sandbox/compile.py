@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pycontain.sandbox.host import HostFacts
-    from pycontain.sandbox.spec import SandboxSpec
+    from pycontain.sandbox.spec import SandboxSpec, Tmpfs
 
 _NAMESPACES = (
     Namespaces.CLONE_NEWNS
@@ -92,6 +92,9 @@ _LINKS = (
 )
 
 _BYTES_PER_INODE = 4096
+_ROOM_FOR_FILES = (
+    16 << 20
+)  # beside what is given, in steps: containers with few bytes have the same first steps
 _SECOND = 10**9  # in nanoseconds
 _NEW_LAYER = (0o755, 0, 0)  # mode, owner and group with which a writable layer is made
 
@@ -113,7 +116,7 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
                 devices(spec, host),
                 sysctls(spec),
                 kernel_masks(spec),
-                place_of_files(),
+                place_of_files(spec),
                 cgroup(spec),
                 clocks(spec),
                 rootfs(spec, host),
@@ -214,9 +217,11 @@ def kernel_masks(spec: SandboxSpec) -> Iterator[Step]:
         yield MaskPath(StagePath(path), because="runtime-spec: maskedPaths", tolerate=(errno.ENOENT,))
 
 
-def place_of_files() -> Iterator[Step]:
-    """Where the files lie that are installed later."""
-    yield MountFiles(because="installed files are in memory and in no layer")
+def place_of_files(spec: SandboxSpec) -> Iterator[Step]:
+    """Where the files lie that are installed later. Some can be written inside, so there is an end to it."""
+    given = sum(len(file.reveal()) for file in spec.files)
+    size = _ROOM_FOR_FILES * (1 + -(-given // _ROOM_FOR_FILES))
+    yield MountFiles(f"mode=0700,size={size}", because="installed files are in memory and in no layer")
 
 
 def _is_of_the_kernel(path: RootPath) -> bool:
@@ -259,6 +264,8 @@ def rootfs(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
         yield SetRootStatus(
             spec.rootfs.mode, spec.rootfs.uid, spec.rootfs.gid, because="/ is as the image has it"
         )
+    for tmpfs in spec.scratch:
+        yield _tmpfs(tmpfs, ".untrusted(): a place that can be written")
     for source, target in spec.rootfs.binds:
         yield BindMount(source, target, read_only=True, because="part of the image, taken from the host")
     for path in _STAGED:
@@ -271,12 +278,7 @@ def mounts(spec: SandboxSpec) -> Iterator[Step]:
         (mount.target, BindMount(mount.source, mount.target, mount.read_only, because=".mount()"))
         for mount in spec.mounts
     ]
-    for tmpfs in spec.tmpfs:
-        size = f",size={tmpfs.size}" if tmpfs.size is not None else ""
-        step = MountFilesystem(
-            "tmpfs", tmpfs.target, _CONFINED, f"mode={tmpfs.mode:04o}{size}", follow=True, because=".tmpfs()"
-        )
-        wanted.append((tmpfs.target, step))
+    wanted += [(tmpfs.target, _tmpfs(tmpfs, ".tmpfs()")) for tmpfs in spec.tmpfs]
     wanted += [
         (device.target, BindDevice(device.source, device.target, because=".device()"))
         for device in spec.devices
@@ -298,6 +300,13 @@ def _is_taken(path: RootPath, spec: SandboxSpec) -> bool:
     mounted = [mount.target for mount in spec.mounts]
     own = [tmpfs.target for tmpfs in spec.tmpfs] + [file.path for file in spec.files]
     return path in own or any(path == place or path.startswith(f"{place}/") for place in mounted)
+
+
+def _tmpfs(tmpfs: Tmpfs, reason: str) -> Step:
+    size = f",size={tmpfs.size}" if tmpfs.size is not None else ""
+    return MountFilesystem(
+        "tmpfs", tmpfs.target, _CONFINED, f"mode={tmpfs.mode:04o}{size}", follow=True, because=reason
+    )
 
 
 def working_directory(spec: SandboxSpec) -> Iterator[Step]:

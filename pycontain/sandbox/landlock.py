@@ -76,7 +76,7 @@ def rules(spec: SandboxSpec, version: int) -> Iterator[tuple[RootPath, frozenset
     if not spec.read_only:
         yield _TOP, plain
         return
-    for tmpfs in spec.tmpfs:
+    for tmpfs in (*spec.scratch, *spec.tmpfs):
         yield tmpfs.target, plain
     for mount in spec.mounts:
         if not mount.read_only:

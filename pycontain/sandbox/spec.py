@@ -121,6 +121,7 @@ class SandboxSpec:
     hostname: str = ""
     mounts: tuple[Mount, ...] = ()
     tmpfs: tuple[Tmpfs, ...] = ()
+    scratch: tuple[Tmpfs, ...] = ()  # as tmpfs, but hides nothing that the image takes from the host
     devices: tuple[Device, ...] = ()
     volumes: tuple[RootPath, ...] = ()
     files: tuple[File, ...] = ()

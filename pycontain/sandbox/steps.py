@@ -608,8 +608,10 @@ class InstallFile(Step):
 class MountFiles(Step):
     """mount(2) of the tmpfs that holds the installed files; it is outside of the root."""
 
+    options: str = "mode=0700"
+
     def __str__(self) -> str:
-        return 'mount("tmpfs", FILES, "tmpfs", MS_NOSUID|MS_NODEV, "mode=0700")'
+        return f'mount("tmpfs", FILES, "tmpfs", MS_NOSUID|MS_NODEV, {_quote(self.options)})'
 
 
 @attrs.frozen

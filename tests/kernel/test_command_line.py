@@ -11,6 +11,7 @@ import control_groups
 import pytest
 
 import pycontain
+import pycontain.commands.options
 
 CLI = (sys.executable, "-m", "pycontain")
 LOOP = "trap 'echo got {0}; exit 9' {0}; echo ready; while :; do sleep 0.05; done"
@@ -486,3 +487,46 @@ def test_a_reader_of_a_plan_may_leave():
     with process.stderr as errors:
         assert errors.read() == b""
     assert process.wait(60) == 128 + signal.SIGPIPE
+
+
+# --- walls ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "device", ["/dev/full:/dev/brim", "/dev/full:/dev/brim:rw", "/dev/full:/dev/brim:rwm"]
+)
+def test_a_device_is_given_as_docker_run_has_it(device):
+    assert run("--device", device, "host:", "test", "-c", "/dev/brim").returncode == 0
+
+
+def test_a_device_is_at_the_same_path_and_may_have_its_access_behind_it():
+    device = pycontain.commands.options.container_parser("run", description="").parse_args(
+        ["--device", "/dev/full:rw", "--device", "/dev/zero", "host:"]
+    )
+    container, _ = pycontain.commands.options.read_container(device)
+    assert [(one.target, one.access) for one in container.spec.devices] == [
+        ("/dev/full", "rw"),
+        ("/dev/zero", "rwm"),
+    ]
+
+
+def test_a_kernel_setting_is_given():
+    done = run("--sysctl", "kernel.domainname=box", "host:", "cat", "/proc/sys/kernel/domainname")
+    assert done.stdout == "box\n"
+
+
+def test_untrusted_has_no_capability_and_later_options_come_after_it():
+    words = ("--untrusted", "--cap-add", "CHOWN", "--tmpfs", "/tmp:size=1M", "host:")
+    walls = {wall["name"]: wall for wall in json.loads(cli("explain", "--json", *words).stdout)["walls"]}
+    assert "CHOWN" in walls["capabilities"]["what"]
+    assert walls["read-only root"]["stands"]
+
+
+def test_privileged_has_no_filter():
+    assert "Seccomp:\t0" in run("--privileged", "host:", "cat", "/proc/self/status").stdout
+
+
+def test_explain_prints_the_walls():
+    done = cli("explain", "host:")
+    assert done.returncode == 0
+    assert "stands mnt namespace" in done.stdout

@@ -71,6 +71,7 @@ WALLS = attrs.evolve(
     cgroup=with_list(NO_CGROUP, DEFAULT, 2),
     read_only=True,
     landlock=True,
+    scratch=(Tmpfs(RootPath("/tmp"), 64 << 20),),
     time_offset=(-1_500_000_000, 86_400_000_000_000),
     layer_size=64 << 20,
     sysctls=(("net.ipv4.ip_forward", "1"), ("kernel.domainname", "example.org")),

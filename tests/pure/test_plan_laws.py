@@ -69,6 +69,7 @@ sandbox_specs = st.builds(
         ),
         st.dictionaries(st.sampled_from(["memory", "pids", "cpuset"]), st.sampled_from([1, 2])),
     ),
+    scratch=st.lists(st.builds(Tmpfs, root_paths, st.just(1 << 20)), max_size=2).map(tuple),
     devices=st.lists(st.builds(Device, host_paths, root_paths), max_size=2).map(tuple),
     time_offset=st.none() | st.tuples(st.integers(-99, 1 << 60), st.integers(-99, 1 << 60)),
     layer_size=st.none() | st.integers(1 << 20, 1 << 40),
