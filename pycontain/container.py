@@ -16,6 +16,7 @@ from pycontain.errors import HostUnsupported, InvalidSpec
 from pycontain.oci.source import Source, parse_source
 from pycontain.runtime import engine as engines
 from pycontain.runtime.disks import disk_of
+from pycontain.runtime.loading import loading
 from pycontain.sandbox import capabilities as caps
 from pycontain.sandbox.devices import DEFAULT, Device, Rule, needs_list, parse_access, with_list
 from pycontain.sandbox.landlock import LEAST_VERSION
@@ -706,8 +707,8 @@ class Container:
     def _prepare(self, argv: tuple[str, ...]) -> process.Prepared:
         engine = engines.engine()
         # An image may get another tree under the same name at any time; the plan goes with the tree.
-        from pycontain.runnable import runnable  # noqa: PLC0415 - what only a start needs is loaded by the first one
-
+        with loading:
+            from pycontain.runnable import runnable  # noqa: PLC0415 - what only a start needs is loaded by the first one
         image = runnable(self.spec.image, engine, policy=self.spec.pull, platform=self.spec.platform)
         key = (self.spec, image)
         compiled: process.Compiled | None = engine.plans.get(key)
@@ -738,8 +739,9 @@ def seccomp_program(spec: ContainerSpec, host: HostFacts) -> bytes | None:
     """The filter for the capabilities that *spec* grants, on this architecture and kernel."""
     if spec.seccomp == "unconfined":
         return None
-    from pycontain.sandbox.seccomp_default import default_profile  # noqa: PLC0415 - as in Container.seccomp
-    from pycontain.sandbox.seccomp_filter import compile_profile  # noqa: PLC0415
+    with loading:
+        from pycontain.sandbox.seccomp_default import default_profile  # noqa: PLC0415 - as in Container.seccomp
+        from pycontain.sandbox.seccomp_filter import compile_profile  # noqa: PLC0415
 
     profile = default_profile() if isinstance(spec.seccomp, str) else spec.seccomp
     return compile_profile(

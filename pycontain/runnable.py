@@ -25,6 +25,7 @@ from pycontain.oci.source import (
     Rootfs,
     Source,
 )
+from pycontain.runtime.loading import loading
 from pycontain.sandbox.image import RunnableImage
 from pycontain.sandbox.paths import HostPath, RootPath
 from pycontain.sandbox.spec import DEFAULT_PATH
@@ -115,7 +116,8 @@ def _make(source: Source | StoredSource, engine: Engine, policy: str, platform: 
 
 
 def _host(engine: Engine) -> RunnableImage:
-    from pycontain.runtime import host_image  # noqa: PLC0415 - only who runs host: pays for it
+    with loading:
+        from pycontain.runtime import host_image  # noqa: PLC0415 - only who runs host: pays for it
 
     tree = host_image.describe_host()
     with suppress(FileExistsError):
@@ -136,7 +138,8 @@ def _rootfs(path: str, engine: Engine) -> RunnableImage:
     absolute = os.path.abspath(path)
     if os.path.isdir(absolute):
         return RunnableImage(_tree(absolute, engine.facts))
-    from pycontain.runtime.unpack import unpack  # noqa: PLC0415 - only a tar needs what it imports
+    with loading:
+        from pycontain.runtime.unpack import unpack  # noqa: PLC0415 - only a tar needs what it imports
 
     try:
         archive = open(absolute, "rb")  # noqa: SIM115 - closed below, opened apart so that only this is translated
@@ -192,8 +195,9 @@ def _no_tree(path: str, problem: str) -> InvalidImage:
 
 def _stored(source: ImageSource, engine: Engine, policy: str, platform: str | None) -> RunnableImage:
     # Only images need what these import.
-    from pycontain.store.store import Store  # noqa: PLC0415
-    from pycontain.transfer import Unpacking  # noqa: PLC0415
+    with loading:
+        from pycontain.store.store import Store  # noqa: PLC0415
+        from pycontain.transfer import Unpacking  # noqa: PLC0415
 
     store = Store(source.store) if isinstance(source, StoredSource) else Store.default()
     wanted = platform_of(platform)
@@ -208,16 +212,18 @@ def _stored(source: ImageSource, engine: Engine, policy: str, platform: str | No
 def _obtain(
     source: ImageSource, store: Store, lease: Lease, wanted: Platform, policy: str, unpacking: Unpacking
 ) -> Found:
-    from pycontain.progress import Reporter  # noqa: PLC0415 - as above
-    from pycontain.transfer import bring, nowhere  # noqa: PLC0415
+    with loading:
+        from pycontain.progress import Reporter  # noqa: PLC0415 - as above
+        from pycontain.transfer import bring, nowhere  # noqa: PLC0415
 
     if isinstance(source, StoredSource):
         lease.protect(*source.found.digests)
         bring(store, nowhere, source.found, Reporter(), unpacking)
         return source.found
     if isinstance(source, RegistrySource):
-        from pycontain.registry.settings import RegistrySettings  # noqa: PLC0415 - as above
-        from pycontain.remote import Policy, pull  # noqa: PLC0415
+        with loading:
+            from pycontain.registry.settings import RegistrySettings  # noqa: PLC0415 - as above
+            from pycontain.remote import Policy, pull  # noqa: PLC0415
 
         return pull(
             store,
@@ -241,8 +247,9 @@ def import_image(
     unpacking: Unpacking | None = None,
 ) -> Found:
     """Bring the image that *source* names into *store*, where it gets no name: the lease keeps it."""
-    from pycontain.archive import choose_image, open_source  # noqa: PLC0415 - as above
-    from pycontain.transfer import bring, read_documents  # noqa: PLC0415
+    with loading:
+        from pycontain.archive import choose_image, open_source  # noqa: PLC0415 - as above
+        from pycontain.transfer import bring, read_documents  # noqa: PLC0415
 
     with open_source(source, store.folder.partial) as archive:
         image = choose_image(archive, source)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pycontain.errors import HostUnsupported, SandboxError
 from pycontain.kernel import descriptors
 from pycontain.runtime import probe
+from pycontain.runtime.loading import loading
 
 if TYPE_CHECKING:
     from pycontain.runtime.delegation import Access
@@ -99,7 +100,8 @@ class Engine:
             with _Fd(os.pidfd_open(os.getpid())) as owner, contextlib.suppress(BrokenPipeError):
                 socket.send_fds(ours, [b"owner"], [owner])
             # Needed by the first plan, and loaded now because the zygote takes as long to start.
-            import pycontain.sandbox.compile  # noqa: F401, PLC0415
+            with loading:
+                import pycontain.sandbox.compile  # noqa: F401, PLC0415
 
             engine = cls(ours, *_introduce(ours, launcher, errors, rootless=rootless), errors)
         except BaseException:
