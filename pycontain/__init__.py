@@ -10,7 +10,11 @@ if TYPE_CHECKING:
     from pycontain.container import Container
     from pycontain.diagnosis import doctor
     from pycontain.image import Image, Store
+    from pycontain.oci.config import ExecutionParameters
     from pycontain.process import Completed, Running
+    from pycontain.progress import Phase, Progress
+    from pycontain.registry.credentials import Credentials
+    from pycontain.registry.settings import RegistrySettings, configure_registry
     from pycontain.resources import ProcessStatus, Stats
     from pycontain.runtime.engine import prewarm, shutdown
 
@@ -19,11 +23,17 @@ __version__ = "0.1.0"
 _HOMES = {
     "Completed": "pycontain.process",
     "Container": "pycontain.container",
-    "Running": "pycontain.process",
+    "Credentials": "pycontain.registry.credentials",
+    "ExecutionParameters": "pycontain.oci.config",
     "Image": "pycontain.image",
+    "Phase": "pycontain.progress",
     "ProcessStatus": "pycontain.resources",
+    "Progress": "pycontain.progress",
+    "RegistrySettings": "pycontain.registry.settings",
+    "Running": "pycontain.process",
     "Stats": "pycontain.resources",
     "Store": "pycontain.image",
+    "configure_registry": "pycontain.registry.settings",
     "doctor": "pycontain.diagnosis",
     "prewarm": "pycontain.runtime.engine",
     "shutdown": "pycontain.runtime.engine",
@@ -32,11 +42,17 @@ _HOMES = {
 __all__ = [
     "Completed",
     "Container",
+    "Credentials",
+    "ExecutionParameters",
     "Image",
+    "Phase",
     "ProcessStatus",
+    "Progress",
+    "RegistrySettings",
     "Running",
     "Stats",
     "Store",
+    "configure_registry",
     "doctor",
     "prewarm",
     "shutdown",

@@ -191,8 +191,8 @@ class Image(StoredImage):
         *platform* is this machine's unless given. *policy*: ``always`` asks the registry and fetches what is new,
         ``missing`` asks it when the store has no such image, ``newer`` makes do with what the store has when the
         registry does not answer, ``never`` asks nobody. *unpack* makes it ready to run; by default, when it is for
-        this machine. For *auth*, *plain_http*, *ca* and *mirrors* see
-        :class:`pycontain.registry.settings.RegistrySettings`; for *progress* :mod:`pycontain.progress`.
+        this machine. For *auth*, *plain_http*, *ca* and *mirrors* see :class:`RegistrySettings`;
+        without them :func:`configure_registry` holds. For *progress* see :mod:`pycontain.progress`.
 
         On failure the name means what it meant, and what came is kept for the next try.
         """
@@ -212,7 +212,7 @@ class Image(StoredImage):
                 wanted,
                 Policy.parse(policy),
                 settings=_settings(
-                    auth, tls_verify=tls_verify, plain_http=plain_http, ca=ca, mirrors=mirrors
+                    name, auth, tls_verify=tls_verify, plain_http=plain_http, ca=ca, mirrors=mirrors
                 ),
                 reporter=reporter_of(progress),
                 unpacking=unpacking,
@@ -238,12 +238,13 @@ class Image(StoredImage):
         from pycontain.remote import push  # noqa: PLC0415 - loads the registry client
 
         pushed = self.index if all_platforms and self.index else self.descriptor
+        name = _registry_reference(reference) if reference else self._only_reference()
         push(
             self.store,
             pushed,
-            _registry_reference(reference) if reference else self._only_reference(),
+            name,
             self.manifest.layers,
-            settings=_settings(auth, tls_verify=tls_verify, plain_http=plain_http, ca=ca, mirrors=()),
+            settings=_settings(name, auth, tls_verify=tls_verify, plain_http=plain_http, ca=ca, mirrors=()),
             reporter=reporter_of(progress),
         )
         return str(pushed.digest)
@@ -551,17 +552,27 @@ def _registry_reference(text: str) -> Reference:
 
 
 def _settings(
-    auth: Auth | None, *, tls_verify: bool, plain_http: bool | None, ca: str | None, mirrors: Iterable[str]
+    name: Reference,
+    auth: Auth | None,
+    *,
+    tls_verify: bool,
+    plain_http: bool | None,
+    ca: str | None,
+    mirrors: Iterable[str],
 ) -> RegistrySettings:
+    """What the process has said about the registry of *name*, and over it what this call says."""
     from pycontain.registry.credentials import Credentials  # noqa: PLC0415 - only who talks to a registry needs it
-    from pycontain.registry.settings import RegistrySettings  # noqa: PLC0415 - as above
+    from pycontain.registry.settings import settings_of  # noqa: PLC0415 - as above
 
-    return RegistrySettings(
-        plain_http=plain_http,
-        tls_verify=tls_verify,
-        ca=ca,
-        mirrors=mirrors,  # type: ignore[arg-type] # converted
-        auth=Credentials(*auth) if isinstance(auth, tuple) else auth,
+    configured = settings_of(name.registry)
+    given: tuple[str, ...] = tuple(mirrors)
+    return attrs.evolve(
+        configured,
+        plain_http=configured.plain_http if plain_http is None else plain_http,
+        tls_verify=configured.tls_verify and tls_verify,
+        ca=ca or configured.ca,
+        mirrors=given or configured.mirrors,  # type: ignore[arg-type] # a converter takes any iterable
+        auth=(Credentials(*auth) if isinstance(auth, tuple) else auth) or configured.auth,
     )
 
 

@@ -222,7 +222,7 @@ def _obtain(
         return source.found
     if isinstance(source, RegistrySource):
         with loading:
-            from pycontain.registry.settings import RegistrySettings  # noqa: PLC0415 - as above
+            from pycontain.registry.settings import settings_of  # noqa: PLC0415 - as above
             from pycontain.remote import Policy, pull  # noqa: PLC0415
 
         return pull(
@@ -231,7 +231,7 @@ def _obtain(
             source.reference,
             wanted,
             Policy.parse(policy),
-            settings=RegistrySettings(),
+            settings=settings_of(source.reference.registry),
             reporter=Reporter(),
             unpacking=unpacking,
         )

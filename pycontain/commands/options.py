@@ -30,6 +30,13 @@ def container_parser(verb: str, *, description: str) -> Parser:
         "words", nargs=argparse.REMAINDER, metavar="IMAGE [ARG…]", help="host:, rootfs:DIR, …"
     )
     what = parser.add_argument_group("what runs")
+    what.add_argument(
+        "--pull",
+        choices=("always", "missing", "newer", "never"),
+        default="missing",
+        help="when to ask a registry",
+    )
+    what.add_argument("--platform", metavar="OS/ARCH[/VARIANT]", help="instead of this machine's")
     what.add_argument("--entrypoint", metavar="PROGRAM", help="instead of the image's; '' for none")
     what.add_argument(
         "-e", "--env", action="append", default=[], metavar="NAME[=VALUE]", help="without =VALUE: ours"
@@ -105,8 +112,9 @@ def read_container(options: argparse.Namespace) -> tuple[Container, tuple[str, .
         .capabilities(add=options.cap_add, drop=options.cap_drop)
         .read_only(options.read_only or base.spec.read_only)
         .init(options.init)
+        .pull(options.pull)
     )
-    for name in ("workdir", "user", "hostname", "name", "stop_signal"):
+    for name in ("workdir", "user", "hostname", "name", "stop_signal", "platform"):
         value = getattr(options, name)
         if value is not None:
             container = getattr(container, name)(value)

@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, verb: str, *, description: str, usage: str = "") -> None:
         super().__init__(
             prog=f"pycontain {verb}",
-            usage=f"pycontain {verb} {usage}".rstrip(),
+            usage=f"pycontain {verb} {usage}" if usage else None,
             description=description,
             allow_abbrev=False,
         )

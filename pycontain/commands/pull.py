@@ -21,6 +21,9 @@ def parser() -> Parser:
     made.add_argument(
         "--policy", choices=("always", "missing", "newer", "never"), default="always", help="when to ask"
     )
+    made.add_argument(
+        "--mirror", action="append", default=[], metavar="HOST[/PREFIX]", help="ask it first; may be repeated"
+    )
     made.add_argument("--no-unpack", action="store_true", help="store it only; its first start unpacks it")
     made.add_argument("-q", "--quiet", action="store_true", help="no progress")
     add_registry_options(made)
@@ -35,6 +38,7 @@ def act(options: argparse.Namespace) -> int:
         policy=options.policy,
         unpack=False if options.no_unpack else None,
         progress=not options.quiet,
+        mirrors=options.mirror,
         **read_registry_options(options),
     )
     sys.stdout.write(f"{image.digest}\n")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pycontain.errors import RegistryError
-from pycontain.oci.reference import DEFAULT_REGISTRY
+from pycontain.oci.reference import DEFAULT_REGISTRY, Reference
 
 if TYPE_CHECKING:
     from pycontain.registry.credentials import Credentials
@@ -60,6 +60,32 @@ class RegistrySettings:
     retries: Retries = Retries()
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
+
+
+_configured: dict[str, RegistrySettings] = {}
+
+
+def configure_registry(registry: str, settings: RegistrySettings | None) -> None:
+    """From now on this process talks to *registry* as *settings* say; None forgets what was said.
+
+    It holds for every pull and push, also for those that starting a container makes; what is given to a call goes
+    before it. *registry* is written as in references: ``docker.io``, ``127.0.0.1:5000``; :class:`InvalidReference` otherwise.
+
+    >>> import pycontain
+    >>> pycontain.configure_registry("docker.io", pycontain.RegistrySettings(mirrors=("mirror.example",)))
+    >>> pycontain.configure_registry("docker.io", None)
+    """
+    Reference(registry, "library/any", "latest")  # which raises for what is no registry
+    if settings is None:
+        _configured.pop(registry, None)
+        return
+    mirrors_of(settings)  # which raises for one that is none
+    _configured[registry] = settings
+
+
+def settings_of(registry: str) -> RegistrySettings:
+    """What this process has said about *registry*."""
+    return _configured.get(registry, RegistrySettings())
 
 
 # Docker Hub's API does not live where its references say.

@@ -10,7 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from busybox_images import busybox_layer, docker_save, image, root, write_layout
+from busybox_images import (
+    HERE,
+    busybox_layer,
+    docker_save,
+    image,
+    index_of,
+    push_test_image,
+    root,
+    write_layout,
+)
 from busybox_images import store as store  # noqa: PLC0414 - a fixture
 from layer_tree import File, layer
 from trees import busybox_tree
@@ -21,9 +30,13 @@ from pycontain.commands.tables import age, table
 from pycontain.errors import ImageNotFound, InvalidImage, InvalidReference, InvalidSpec, StoreError
 from pycontain.image import Image
 from pycontain.oci.config import ExecutionParameters
+from pycontain.oci.platform import Platform
 from pycontain.progress import size_text
 from pycontain.runnable import runnable
 from pycontain.runtime import engine as engines
+
+sys.path.append(str(Path(__file__).parent.parent / "against"))  # the registry is started there
+from registry_server import serve_registry
 
 CLI = (sys.executable, "-m", "pycontain")
 
@@ -32,6 +45,12 @@ def version_of(made):
     """What is written in exactly this image, as it is unpacked."""
     top = runnable(made.source, engines.engine()).rootfs.lowerdirs[0]
     return (Path(top) / "etc/version").read_text(encoding="ascii")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with serve_registry(tmp_path_factory.mktemp("registry")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -261,6 +280,45 @@ def test_inspect_and_history(app):
     (facts,) = json.loads("\n".join(lines("inspect", "app:1")))
     assert facts["Id"] == app.id
     assert len(lines("history", "app:1")) == 3
+
+
+def test_run_asks_the_registry_when_it_is_told_to(store, server, layers):
+    reference = push_test_image(server.address, f"app{os.urandom(4).hex()}:1", image(*layers))
+    name = reference.partition("/")[2]
+    never = cli("run", "--pull", "never", reference, "true", text=True)
+    assert (never.returncode, never.stderr.startswith(f"pycontain: the store has no image {reference}")) == (
+        125,
+        True,
+    )
+    assert lines("run", reference, "ls", "/") == lines("run", "--pull", "never", reference, "ls", "/")
+    push_test_image(server.address, name, image(*layers, layer(root(File("moved")))))
+    assert "moved" not in lines("run", reference, "ls", "/")
+    assert "moved" in lines("run", "--pull", "always", reference, "ls", "/")
+
+
+def test_run_takes_another_platform(store, server, layers):
+    foreign = image(*layers, platform=Platform("linux", "s390x"), cmd=("echo", "as if there"))
+    several = index_of({"linux/s390x": foreign, str(HERE): image(*layers)})
+    reference = push_test_image(server.address, f"app{os.urandom(4).hex()}:1", several)
+    assert lines("run", "--platform", "linux/s390x", reference) == ["as if there"]
+    wrong = cli("plan", "--platform", "linux/riscv64", reference, text=True)
+    assert wrong.returncode == 125
+    assert "linux/s390x" in wrong.stderr
+
+
+def test_pull_and_push(store, server, layers):
+    reference = push_test_image(server.address, f"app{os.urandom(4).hex()}:1", image(*layers))
+    (digest,) = lines("pull", "-q", reference)
+    assert Image.find(reference).digest == digest
+    assert lines("push", "-q", reference, f"{reference}-again") == [digest]
+    assert lines("pull", "-q", "--policy", "newer", f"{reference}-again") == [digest]
+
+
+def test_pull_from_a_mirror(store, server, layers):
+    name = f"app{os.urandom(4).hex()}:1"
+    push_test_image(server.address, name, image(*layers))
+    lines("pull", "-q", "--mirror", f"http://{server.address}", f"registry.invalid/{name}")
+    assert Image.find(f"registry.invalid/{name}").references == (f"registry.invalid/{name}",)
 
 
 def test_system_frees_and_verifies(store, app):

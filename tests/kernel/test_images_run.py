@@ -23,7 +23,7 @@ from layer_tree import Device, Dir, File, Opaque, Symlink, Whiteout, layer
 from trees import listing
 
 import pycontain
-from pycontain import Container
+from pycontain import Container, RegistrySettings
 from pycontain.errors import ImageNotFound, InvalidImage, NoMatchingPlatform, StepFailed
 from pycontain.image import Image, runnable
 from pycontain.oci.config import Healthcheck
@@ -87,6 +87,18 @@ def test_the_second_start_asks_nobody(store, server, base):
         before = len(proxy.asked)
         assert Container(reference).run("cat", "/etc/version").stdout == "12\n"
         assert len(proxy.asked) == before
+
+
+def test_a_mirror_of_the_process_is_asked_for_containers_too(store, server, base):
+    name = f"app{os.urandom(4).hex()}:1"
+    push_test_image(server.address, name, image(base))
+    mirrors = RegistrySettings(mirrors=(f"http://{server.address}",))
+    pycontain.configure_registry("registry.invalid", mirrors)  # RFC 6761: there is no such host
+    try:
+        assert Container(f"registry.invalid/{name}").run("cat", "/etc/version").stdout == "12\n"
+        assert Image.pull(f"registry.invalid/{name}").references == (f"registry.invalid/{name}",)
+    finally:
+        pycontain.configure_registry("registry.invalid", None)
 
 
 def test_an_image_by_digest(store, server, push, base):

@@ -15,9 +15,11 @@ from pycontain.registry.settings import (
     Endpoint,
     RegistrySettings,
     Retries,
+    configure_registry,
     endpoint_of,
     is_loopback,
     mirrors_of,
+    settings_of,
 )
 
 LOOPBACK = ["localhost", "LOCALHOST:5000", "127.0.0.1", "127.255.0.1:5000", "[::1]", "[::1]:5000"]
@@ -137,3 +139,23 @@ def test_settings_are_values():
     settings = RegistrySettings(mirrors=["a"], auth=SECRETS)
     assert pickle.loads(pickle.dumps(settings)) == settings
     assert hash(settings) == hash(RegistrySettings(mirrors=("a",), auth=SECRETS))
+
+
+def test_what_a_process_says_of_a_registry_holds_until_it_is_forgotten():
+    said = RegistrySettings(mirrors=("mirror.example",))
+    configure_registry("r.example:5000", said)
+    assert settings_of("r.example:5000") == said
+    assert settings_of("r.example") == RegistrySettings()
+    configure_registry("r.example:5000", None)
+    assert settings_of("r.example:5000") == RegistrySettings()
+
+
+@pytest.mark.parametrize("registry", ["", "https://r.example", "r.example/x"])
+def test_what_is_no_registry_cannot_be_configured(registry):
+    with pytest.raises(InvalidReference):
+        configure_registry(registry, RegistrySettings())
+
+
+def test_a_wrong_mirror_is_refused_when_it_is_said():
+    with pytest.raises(RegistryError, match="no mirror"):
+        configure_registry("r.example", RegistrySettings(mirrors=("no mirror",)))
