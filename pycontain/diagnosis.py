@@ -329,7 +329,10 @@ def control_groups(found: Findings) -> Check:
     usable = ", ".join(sorted(CONTROLLERS & groups.usable))
     text = f"{groups.layout.value}: {usable or 'none usable'}"
     if groups.usable >= CONTROLLERS:
-        return Check("control groups", Verdict.GOOD, f"{text}, below {groups.own}")
+        where = (
+            f"in a scope that systemd makes below {groups.scope}" if groups.scope else f"below {groups.own}"
+        )
+        return Check("control groups", Verdict.GOOD, f"{text}, {where}")
     absent, closed = (", ".join(sorted(names)) for names in (
         CONTROLLERS - groups.present, (CONTROLLERS & groups.present) - groups.usable,
     ))  # fmt: skip

@@ -263,8 +263,8 @@ class Prepared:
         """What the zygote is asked for a start; when it needs room for a control group, that is made."""
         group: tuple[Any, ...] = ()
         if self.limited:
-            self.engine.make_room()
             cgroup = self.compiled.sandbox.cgroup
+            self.engine.make_room(cgroup.controllers)
             group = (cgroup.controllers, cgroup.writes)
         return ("start", ident, options, *self.wire(), group)
 

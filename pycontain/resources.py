@@ -111,12 +111,13 @@ class Resources:
 
     def update(self, cgroup: Cgroup) -> None:
         """Write limits; all of them, or none and :class:`HostUnsupported`."""
-        self.engine.make_room()
+        self.engine.make_room(cgroup.controllers)
         with self._group(cgroup.controllers) as (group, _):
             group.update(cgroup.writes)
 
     def pause(self) -> None:
         """Have every process stand still; if one does not, all go on and :class:`SandboxError` is raised."""
+        self.engine.make_room(("freezer",))
         with self._group(("freezer",)) as (group, _):
             if group.with_("freezer").version == 1:
                 self.engine.expect_frozen()

@@ -149,8 +149,17 @@ def _cgroups():
         kept = {f"pycontain-{Path(engine.folder).name}", Path(engine._leaf).name}
     for top in own_groups():
         for path, names, _ in os.walk(top):
-            ours = (name for name in names if "pycontain" in name or Path(path).name in kept)
-            yield from (f"{path}/{name}" for name in ours if name not in kept)
+            ours = {name for name in names if "pycontain" in name or Path(path).name in kept} - kept
+            if Path(path).name in kept:
+                ours -= set(_ready(path, ours))
+            yield from (f"{path}/{name}" for name in ours)
+
+
+def _ready(path, names):
+    """The last group that the zygote made, when it waits empty for the next container with limits."""
+    last = max(filter(str.isdigit, names), key=int, default=None)
+    if last is not None and not Path(f"{path}/{last}/cgroup.procs").read_text(encoding="ascii"):
+        yield last
 
 
 def own_groups():

@@ -44,12 +44,27 @@ def read(pid: int | str) -> Entry | None:
 
 def descendants(roots: Iterable[int], zygote: Entry) -> Iterator[Entry]:
     """The living children of *zygote* that are *roots* in its PID namespace, and all processes below them."""
-    entries = [entry for entry in map(read, filter(str.isdigit, os.listdir("/proc"))) if entry is not None]
-    children: dict[int, list[Entry]] = {}
-    for entry in entries:
-        children.setdefault(entry.parent, []).append(entry)
+    children = _by_parent()
     wanted, place = set(roots), len(zygote.numbers) - 1
     found = [entry for entry in children.get(zygote.pid, ()) if entry.numbers[place] in wanted]
+    yield from _all_below(found, children)
+
+
+def below(pid: int) -> Iterator[int]:
+    """All processes below *pid*, by their numbers in /proc."""
+    children = _by_parent()
+    return (entry.pid for entry in _all_below(list(children.get(pid, ())), children))
+
+
+def _by_parent() -> dict[int, list[Entry]]:
+    children: dict[int, list[Entry]] = {}
+    for entry in map(read, filter(str.isdigit, os.listdir("/proc"))):
+        if entry is not None:
+            children.setdefault(entry.parent, []).append(entry)
+    return children
+
+
+def _all_below(found: list[Entry], children: dict[int, list[Entry]]) -> Iterator[Entry]:
     while found:
         entry = found.pop()
         yield entry

@@ -62,7 +62,13 @@ class Home:
 
         The owner has seen that they can be used, by :class:`delegation.Access`, and has made room.
         """
-        group = Group()
+        return self.limited(None, controllers, writes)
+
+    def limited(
+        self, group: Group | None, controllers: Iterable[str], writes: Iterable[tuple[str, str, str]]
+    ) -> Group:
+        """The same; if there is a *group* with these controllers and without limits already, that is used."""
+        group = group or Group()
         try:
             self.extend(group, controllers)
             group.update(writes)
@@ -84,7 +90,9 @@ class Home:
                     continue
                 added.append(Part.make(hierarchy.version, names, place.fd, str(self.made)))
                 self.made += 1
-                group.parts.append(added[-1])
+                group.parts.insert(
+                    0, added[-1]
+                )  # it counts, if the zygote has moved and there is an older one
             except OSError as error:
                 raise delegation.cannot_make_groups(hierarchy, error) from error
         return added

@@ -4,8 +4,8 @@ Groups of ours are below the group in which the owner already is, so they count 
 nobody else's. In v1 that is all. In v2 a group passes controllers on to those below only while it has no processes
 itself (cgroup-v2.rst, "No Internal Process Constraint"). So the owner's group must be the owner's alone, as systemd's
 ``Delegate=yes`` makes it; the owner then moves into a leaf of it, :func:`make_room`, and what starts there later finds
-the group one above its own. A group that has other people's processes is left as it is: then there are no limits in v2,
-and :meth:`Access.refusal` says what to do.
+the group one above its own. A group that has other people's processes is left as it is: then the zygote gets a group from
+:mod:`pycontain.runtime.systemd`, or there are no limits in v2, and :meth:`Access.refusal` says what to do.
 
 Three controllers of v1 are in v2 a part of every group: ``freezer``, ``cpuacct``, and ``devices`` as a program that is attached
 to it, which only the machine's root may do. Both versions know them by these names.
@@ -27,6 +27,8 @@ from pycontain.kernel import cgroupfs
 TYPE_CHECKING = False  # importing typing would cost the zygote 6 ms and 1 MB
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from pycontain.runtime.systemd import Manager
 
 LEAF = "pycontain-owner-"
 IN_EVERY_GROUP = frozenset({"cpuacct", "devices", "freezer"})  # of v2: cpu.stat, bpf(2), cgroup.freeze
@@ -113,9 +115,9 @@ def _below(path: str, root: str) -> str | None:
     return None if ".." in rest.split("/") else rest
 
 
-def probe() -> list[Hierarchy]:
-    """The hierarchies of this process, each with the controllers that a group below its folder could have."""
-    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+def probe(pid: int | str = "self") -> list[Hierarchy]:
+    """The hierarchies of this process or of *pid*, each with the controllers that a group below its folder could have."""
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
         memberships = file.read()
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         located = locate(memberships, file.read())
@@ -151,12 +153,14 @@ def _words(folder: str, name: str) -> frozenset[str]:
 class Access:
     """What this process may use of its hierarchies. For the owner: the zygote does not see the owner's processes.
 
-    *zygote* is its pid, when there is one already: it and what is below it count as the owner's.
+    *zygote* is its pid, when there is one already: it and what is below it count as the owner's. A *manager* can give the
+    zygote a group of its own.
     """
 
-    def __init__(self, hierarchies: list[Hierarchy], zygote: int = 0) -> None:
+    def __init__(self, hierarchies: list[Hierarchy], zygote: int = 0, manager: Manager | None = None) -> None:
         self.hierarchies = hierarchies
         self.zygote = zygote
+        self.manager = manager
         self.closed = {hierarchy: closed(hierarchy) for hierarchy in hierarchies}
         self.obstacles = {
             hierarchy: obstacle or _crowded(hierarchy, zygote) for hierarchy, obstacle in self.closed.items()
@@ -169,6 +173,24 @@ class Access:
 
     def versions(self) -> dict[str, int]:
         """The controllers that can be used, each with the version of its hierarchy: v2 where both have it."""
+        found = self._own_versions()
+        if self.manager is not None:
+            found = dict.fromkeys(sorted(self.manager.controllers | _BETTER_IN_V2), 2) | found
+        return found
+
+    def needs_scope(self, controllers: Iterable[str]) -> bool:
+        """Whether the manager must be asked for some of these."""
+        return self.manager is not None and not self._own_versions().keys() >= set(controllers)
+
+    def may_need_manager(self) -> str:
+        """Where v2 is mounted, when its groups are not to be had here; "" when they are, or v1 has the controllers."""
+        if "memory" in self._own_versions():
+            return ""
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            mounts = parse_mounts(file.read())
+        return next((point for version, _, root, point in mounts if version == 2 and root == "/"), "")
+
+    def _own_versions(self) -> dict[str, int]:
         found: dict[str, int] = {}
         for hierarchy in sorted(self.hierarchies, key=lambda hierarchy: hierarchy.version):
             names = hierarchy.controllers

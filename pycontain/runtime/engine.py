@@ -26,7 +26,10 @@ from pycontain.runtime import probe
 from pycontain.runtime.loading import loading
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pycontain.runtime.delegation import Access
+    from pycontain.runtime.systemd import Manager
     from pycontain.sandbox.host import HostFacts
 
 _PACKET_LIMIT = 64 << 10  # well below net.core.wmem_default
@@ -75,6 +78,8 @@ class Engine:
         self.plans: dict[Any, Any] = {}  # what was compiled for this zygote's facts, by spec
         self._access: Access | None = None
         self._thawer: threading.Thread | None = None  # there when v1 has frozen a container
+        self._manager: Manager | None = None  # systemd, which is looked for once
+        self._looked = False
         self._leaf = ""  # of the control groups: where we moved to make room
         self._room = threading.Lock()
         self._errors = errors
@@ -152,17 +157,39 @@ class Engine:
         """What this process may use of its control groups: looked up until there is room for ours, then known."""
         from pycontain.runtime.delegation import Access  # noqa: PLC0415 - only who wants limits pays for it
 
-        return self._access or Access.probe(zygote=descriptors.pid_of(self.pidfd))
+        if self._access is not None:
+            return self._access
+        access = Access.probe(zygote=descriptors.pid_of(self.pidfd))
+        mount = access.may_need_manager()
+        if mount:
+            if not self._looked:
+                from pycontain.runtime.systemd import Manager  # noqa: PLC0415 - as above
 
-    def make_room(self) -> None:
-        """Have room for control groups with limits, as :func:`delegation.make_room`; once for each zygote."""
+                self._manager, self._looked = Manager.find(mount), True
+            access.manager = self._manager
+        return access
+
+    def make_room(self, controllers: Iterable[str]) -> None:
+        """Have room for control groups with *controllers*: as :func:`delegation.make_room`, or in a scope of systemd's."""
         from pycontain.runtime import delegation  # noqa: PLC0415 - as above
 
         with self._room:
-            if self._access is None:
-                access = self.access()
-                self._leaf = delegation.make_room(access)
-                self._access = access
+            access = self.access()
+            if access.needs_scope(controllers):
+                access = self._enter_scope(access)
+            elif self._access is not None or delegation.IN_EVERY_GROUP.issuperset(controllers):
+                return
+            self._leaf = delegation.make_room(access)
+            self._access = access
+
+    def _enter_scope(self, access: Access) -> Access:
+        """Have the zygote and what is below it moved, and see what it may use there."""
+        from pycontain.runtime import census, delegation  # noqa: PLC0415 - as above
+
+        assert access.manager is not None
+        below = census.below(access.zygote)
+        access.manager.start_scope([access.zygote, *(pid for pid in below if pid != access.zygote)])
+        return delegation.Access(delegation.probe(access.zygote), access.zygote)
 
     def expect_frozen(self) -> None:
         """Be ready for a zygote that is killed when v1 has frozen a container, of which then not even the end is known."""

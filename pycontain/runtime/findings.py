@@ -11,12 +11,16 @@ import os
 import pwd
 import stat
 import sys
+from typing import TYPE_CHECKING
 
 import attrs
 
 from pycontain.kernel import landlock
 from pycontain.runtime import engine, probe
 from pycontain.sandbox.host import CgroupLayout, HostFacts
+
+if TYPE_CHECKING:
+    from pycontain.runtime.delegation import Access
 
 NAMESPACES = frozenset({"mnt", "pid", "net", "ipc", "uts", "cgroup"})
 CONTROLLERS = frozenset({"cpu", "memory", "pids"})
@@ -54,12 +58,14 @@ class Cgroups:
     """The control groups of this process: the controllers ``present`` here, and those ``usable`` for groups that it makes.
 
     ``own`` is the directory of its group; with several hierarchies, of one that takes no groups if there is such a one.
+    ``scope`` is where systemd would make a scope for them, if that is what it takes.
     """
 
     layout: CgroupLayout = CgroupLayout.V2
     own: str = "/"
     present: frozenset[str] = CONTROLLERS
     usable: frozenset[str] = CONTROLLERS
+    scope: str = ""
 
 
 @attrs.frozen
@@ -134,6 +140,9 @@ def probe_findings(trial: Trial) -> Findings:
     """Look at this host; *trial* is what starting the engine has shown."""
     if sys.platform != "linux":
         return Findings(system=sys.platform)
+    groups = probe_cgroups()
+    if trial.host is not None:
+        groups = offered(groups, engine.engine().access())
     return Findings(
         kernel=probe.kernel_version(),
         machine=os.uname().machine,
@@ -143,7 +152,7 @@ def probe_findings(trial: Trial) -> Findings:
         namespaces=frozenset(os.listdir("/proc/self/ns")),
         obstacles=tuple(probe.user_namespace_obstacles()),
         subordinate=probe_subordinate_ids(),
-        cgroups=probe_cgroups(),
+        cgroups=groups,
         overlay="overlay" in (probe.read_setting("/proc/filesystems") or "").split(),
         state=probe_state_folder(engine.state_folder()),
         seccomp=frozenset((probe.read_setting("/proc/sys/kernel/seccomp/actions_avail") or "").split()),
@@ -222,6 +231,12 @@ def probe_cgroups() -> Cgroups:
             usable |= names if takes else set()
             own = own if own and takes else hierarchy.directory
     return Cgroups(layout, own, frozenset(present), frozenset(usable))
+
+
+def offered(groups: Cgroups, access: Access) -> Cgroups:
+    """The same when the engine runs, and has looked who is there and whether systemd would give it a group."""
+    scope = access.manager.group if access.needs_scope(CONTROLLERS) and access.manager else ""
+    return attrs.evolve(groups, usable=frozenset(access.versions()), scope=scope)
 
 
 def parse_hierarchies(mountinfo: str, cgroup: str) -> list[_Hierarchy]:

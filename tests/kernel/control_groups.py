@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from leaks import own_groups
+from leaks import own_groups, zygote_pid
 
 
 def _text(path):
@@ -13,7 +13,7 @@ def _text(path):
         return ""
 
 
-def _is_v2(group):
+def is_v2(group):
     return os.path.exists(f"{group}/cgroup.controllers")
 
 
@@ -48,7 +48,7 @@ def limitable():
     """The controllers whose limits this process may set on its children: ``{name: version}``; blkio is io."""
     found = {}
     for group in filter(may_make_groups, own_groups()):
-        if _is_v2(group):
+        if is_v2(group):
             if _only_ours(group):
                 found |= dict.fromkeys(_text(f"{group}/cgroup.controllers").split(), 2)
         else:
@@ -67,7 +67,7 @@ def limitable():
 def can_pause():
     """Whether this process may freeze its children: in v2, whoever else is in its group, or in the freezer of v1."""
     groups = [group for group in own_groups() if may_make_groups(group)]
-    return any(_is_v2(group) or "/freezer" in group for group in groups)
+    return any(is_v2(group) or "/freezer" in group for group in groups)
 
 
 def groups_of(pid):
@@ -78,3 +78,8 @@ def groups_of(pid):
         for _, names, path in lines
         if "/pycontain-" in path and "/pycontain-owner" not in path.rpartition("/")[0] + path
     }
+
+
+def zygote():
+    """The zygote of the tests' own engine, 0 when there is none."""
+    return zygote_pid()

@@ -184,6 +184,14 @@ def test_v2_without_delegation_is_started_in_a_scope():
     assert found.fix.startswith("systemd-run --user --scope -p Delegate=yes")
 
 
+def test_v2_without_delegation_is_well_where_systemd_gives_a_scope():
+    found = check(
+        "control groups", cgroups=Cgroups(own="/sys/fs/cgroup/user.slice", scope="/sys/fs/cgroup/m")
+    )
+    assert found.verdict is Verdict.GOOD
+    assert "in a scope that systemd makes below /sys/fs/cgroup/m" in found.found
+
+
 def test_v2_with_some_controllers_delegated_names_the_others():
     some = frozenset({"memory", "pids"})
     found = check("control groups", cgroups=Cgroups(present=some, usable=some))
