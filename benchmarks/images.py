@@ -177,20 +177,28 @@ def _add_layer(store: Store, path: str, write: Callable[[BinaryIO], None]) -> tu
 
 # --- layers of any size ---------------------------------------------------------------------------------
 
-_FILES_IN_DIRECTORY = 100
+_IN_DIRECTORY = 100
 
 
 def small_files(count: int, top: str) -> Iterator[tuple[Entry, Iterable[bytes]]]:
-    """So many entries below the directory *top*: files of 512 bytes, a hundred to each directory."""
+    """So many entries below the directory *top*: a hundred to each directory, of which half are files of 512 bytes.
+
+    A quarter are symbolic links and nearly a quarter hard links, so that a million are not 4 GB of pages.
+    """
     yield Entry(top.encode(), Kind.DIRECTORY, mode=0o755), ()
     for number in range(count - 1):
-        place, nth = divmod(number, _FILES_IN_DIRECTORY)
-        path = b"%s/d%05d" % (top.encode(), place)
+        place, nth = divmod(number, _IN_DIRECTORY)
+        directory = b"%s/d%05d" % (top.encode(), place)
+        path = b"%s/f%02d" % (directory, nth)
         if nth == 0:
-            yield Entry(path, Kind.DIRECTORY, mode=0o755), ()
+            yield Entry(directory, Kind.DIRECTORY, mode=0o755), ()
+        elif nth % 4 == 2:
+            yield Entry(path, Kind.SYMLINK, mode=0o777, target=b"f01"), ()
+        elif nth % 4 == 0:
+            yield Entry(path, Kind.HARD_LINK, target=b"%s/f%02d" % (directory, nth - 1)), ()
         else:
             content = b"%-511d\n" % number
-            yield Entry(b"%s/f%02d" % (path, nth), Kind.FILE, size=len(content)), (content,)
+            yield Entry(path, Kind.FILE, size=len(content)), (content,)
 
 
 def large_files(megabytes: int) -> Iterator[tuple[Entry, Iterable[bytes]]]:

@@ -81,7 +81,7 @@ def _layer_of_tar(store: Store, path: str) -> tuple[Descriptor, Digest]:
     with file:
         media_type = _MEDIA_TYPES[detect(file.read(MAGIC_LENGTH))]
         file.seek(0)
-        with LayerBytes(file) as layer:
+        with LayerBytes(file, hashed=True) as layer:
             # It is read to its end, so that what is no tar is refused now and not when it is run.
             entries = sum(1 for _ in Decoder(layer, DEFAULT_LIMITS, lambda: layer.size))
         if not entries:

@@ -12,6 +12,7 @@ A layer is unpacked from the file that its download is still writing::
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import threading
@@ -52,6 +53,7 @@ _log = logging.getLogger(__name__)
 
 PARALLEL: Final = 4
 _CHUNK: Final = 256 << 10
+_PIPE: Final = 1 << 20  # bytes; between two processes, so that they wake each other seldom
 _CONFIGS: Final = frozenset({CONFIG, DOCKER_CONFIG})
 _PATIENCE: Final = 1.0  # seconds for a thread to notice that nobody wants its blob any more
 
@@ -413,6 +415,8 @@ def _unpack_layer(
 def _apply_arriving(arrival: Arrival, apply: Callable[[int], Unpacked]) -> Unpacked:
     """Apply a layer while it comes. The result counts only when the layer is verified, so wait for that too."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    with suppress(PermissionError):  # pipe(7): an ordinary user may have too many of them
+        fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE)
     feeder = threading.Thread(target=_feed, args=(arrival, write_end), name="pycontain-feed", daemon=True)
     feeder.start()
     try:

@@ -98,16 +98,14 @@ class Loss:
 
 @attrs.frozen
 class Applied:
-    """What was applied: the digests of the layer's bytes, and how the tree differs from it.
+    """What was applied: the digest of the layer's content, and how the tree differs from it.
 
-    *diff_id* is the digest of the uncompressed tar, *digest* and *size* those of the stored bytes. *written* counts
-    bytes of files. *squashed* counts entries that stayed with the caller. *implied* are the directories that the layer
-    uses and has no entry for: they have mode 0755, the caller's ids and the epoch, and should get what a lower layer
-    says about them.
+    *diff_id* is the digest of the uncompressed tar. *size* counts the stored bytes, *written* the bytes of files, and
+    *squashed* the entries that stayed with the caller. *implied* are the directories that the layer uses and has no
+    entry for: they have mode 0755, the caller's ids and the epoch, and should get what a lower layer says about them.
     """
 
     diff_id: str
-    digest: str
     size: int
     entries: int
     written: int
@@ -151,7 +149,6 @@ def apply(
         )
     return Applied(
         diff_id=layer.diff_id,
-        digest=layer.digest,
         size=layer.size,
         entries=applier.decoder.entries,
         written=applier.written,

@@ -35,6 +35,8 @@ class Kind(Enum):
     BLOCK_DEVICE = "block device"
     FIFO = "fifo"
 
+    __hash__ = object.__hash__  # Enum's is Python code, and every entry is looked up by its kind
+
 
 DEVICES = frozenset({Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE})
 

@@ -18,18 +18,19 @@ _AHEAD = 8  # chunks
 
 
 class MeasuredStream(io.RawIOBase):
-    """Read *stream* through, counting and hashing what passes; does not close it."""
+    """Read *stream* through, counting and, if it is *hashed*, hashing what passes; does not close it."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, *, hashed: bool) -> None:
         super().__init__()
         self.size = 0
         self._stream = stream
-        self._hash = hashlib.sha256()
+        self._hash = hashlib.sha256() if hashed else None
         self._head = b""
 
     @property
     def digest(self) -> str:
         """The digest of what was read so far."""
+        assert self._hash
         return f"sha256:{self._hash.hexdigest()}"
 
     def peek(self, length: int) -> bytes:
@@ -48,7 +49,8 @@ class MeasuredStream(io.RawIOBase):
     def _fetch(self, length: int) -> bytes:
         read = self._stream.read(length)
         self.size += len(read)
-        self._hash.update(read)
+        if self._hash:
+            self._hash.update(read)
         return read
 
 
@@ -56,13 +58,13 @@ class LayerBytes:
     """The uncompressed bytes of the layer in *stream*, made in a thread of their own and a little ahead.
 
     A context manager to iterate over once. Afterwards :attr:`diff_id` is the digest of what was given out, and
-    :attr:`digest` and :attr:`size` are those of the stream. Leaving it ends the thread, once the stream's present read
-    returns.
+    :attr:`size` the length of the stream; :attr:`digest` is that of the stream, for who wants it *hashed*. Leaving it
+    ends the thread, once the stream's present read returns.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, *, hashed: bool = False) -> None:
         self.failure: Exception | None = None  # what reading or inflating ended with, once it was raised
-        self._stream = MeasuredStream(stream)
+        self._stream = MeasuredStream(stream, hashed=hashed)
         self._hash = hashlib.sha256()
         self._queue: Queue[bytes | Exception | None] = Queue(_AHEAD)
         self._stopped = False

@@ -53,7 +53,6 @@ class Unpacked:
     """What was applied, as :class:`pycontain.layers.apply.Applied` says; *lost* are ``(what, path, reason)``."""
 
     diff_id: str
-    digest: str
     size: int
     entries: int
     written: int
@@ -323,7 +322,7 @@ def _apply(
 def _plain(applied: Applied) -> tuple[Any, ...]:
     lost = tuple((loss.what.value, loss.entry.path, loss.reason) for loss in applied.recorded)
     counts = (applied.size, applied.entries, applied.written, applied.squashed)
-    return applied.diff_id, applied.digest, *counts, lost, applied.implied
+    return applied.diff_id, *counts, lost, applied.implied
 
 
 # --- what the layers below say --------------------------------------------------------------------------

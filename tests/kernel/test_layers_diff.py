@@ -94,7 +94,7 @@ def test_what_is_packed_and_applied_is_the_same_tree(files, mode, compression):
         packed = pack(encode(diff(str(first.root), whiteouts=MARKERS)), out, compression)
         out.seek(0)
         applied = apply(out, str(second.root), whiteouts=MARKERS, diff_id=packed.diff_id)
-        assert (applied.digest, applied.size) == (packed.digest, packed.size)
+        assert (applied.diff_id, applied.size) == (packed.diff_id, packed.size)
         assert changes(first) == changes(second)
 
 
