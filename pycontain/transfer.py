@@ -8,6 +8,8 @@ A layer is unpacked from the file that its download is still writing::
 
     registry ── thread ──> partial file ── sendfile(2) ──> pipe ──> unpacker: inflate, hash, apply
                   hash          └── commit: the digest is right ──> blob     └── commit: so is the diff ID ──> snapshot
+
+So are those above it at the same time, one for each processor; they become visible from the lowest up.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import logging
 import os
 import threading
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, Self
 
 import attrs
@@ -35,6 +37,7 @@ from pycontain.store.store import StoredImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from concurrent.futures import Future, ThreadPoolExecutor
     from types import TracebackType
 
     from pycontain.oci.chain import Layer
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from pycontain.runtime.engine import Engine
     from pycontain.runtime.unpack import Unpacked, Unpacker
     from pycontain.store.leases import Lease
+    from pycontain.store.snapshots import Active, Committed
     from pycontain.store.store import Store
 
 _log = logging.getLogger(__name__)
@@ -193,10 +197,11 @@ class Arrival:
             self._news.notify_all()
 
     def end(self, error: BaseException | None = None) -> None:
-        """It is stored and verified, or failed."""
+        """It is stored and verified, or failed; what is said first counts."""
         with self._news:
-            self._ended, self._error = True, error
-            self._news.notify_all()
+            if not self._ended:
+                self._ended, self._error = True, error
+                self._news.notify_all()
 
     def wait_to_begin(self) -> bool:
         """Wait for the first bytes; False when there is nothing more to wait for."""
@@ -263,11 +268,17 @@ class Arrivals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stopped = True
+        self.stop()
         for thread in self._threads:
             thread.join(_PATIENCE)
         for arrival in self._arrivals.values():
             arrival.close()
+
+    def stop(self) -> None:
+        """Nobody wants what is not here yet; who waits for it need not wait longer."""
+        self._stopped = True
+        for arrival in self._arrivals.values():
+            arrival.end(_Stopped())
 
     def __getitem__(self, digest: Digest) -> Arrival:
         return self._arrivals[digest]
@@ -339,9 +350,15 @@ class Unpacking:
         self._unpacker = self._unpacker or Unpacker(self._engine)
         return self._unpacker
 
-    def whiteouts(self, below: list[str]) -> Whiteouts:
-        """How a layer above *below* is to mark what it hides; in the lowest there is nothing to hide."""
-        return _KINDS[self.kind] if below else Whiteouts.REMOVE
+    def whiteouts(self, parent: Digest | None) -> Whiteouts:
+        """How a layer above *parent* is to mark what it hides; in the lowest there is nothing to hide."""
+        return _KINDS[self.kind] if parent else Whiteouts.REMOVE
+
+    def stop(self) -> None:
+        """End what is being unpacked; who waits for it gets an error. May be repeated, and used again."""
+        unpacker, self._unpacker = self._unpacker, None
+        if unpacker:
+            unpacker.close()
 
     def __enter__(self) -> Self:
         return self
@@ -349,8 +366,7 @@ class Unpacking:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._unpacker:
-            self._unpacker.close()
+        self.stop()
 
 
 def bring(
@@ -359,57 +375,131 @@ def bring(
     """Store every layer of *found* and, with *unpacking*, unpack it. A lease protects them already."""
     with Arrivals(store, origin, (layer.descriptor for layer in found.layers), reporter) as arrivals:
         if unpacking:
-            _unpack(store, found, arrivals, unpacking, reporter)
+            with _Layers(store, arrivals, unpacking, reporter) as layers:
+                layers.unpack(found)
         arrivals.wait()
     for layer in found.layers:
         size = layer.descriptor.size
         reporter.say(layer.descriptor.digest, Phase.DONE, size, size)
 
 
-def _unpack(store: Store, found: Found, arrivals: Arrivals, unpacking: Unpacking, reporter: Reporter) -> None:
-    snapshots = store.snapshots(unpacking.kind)
-    below: list[str] = []
-    parent: Digest | None = None
-    for layer in found.layers:
-        committed = snapshots.find(layer.chain_id)
-        if committed is None:
-            # Who unpacks the same layer is waited for. He is at one at a time too, and no download waits for him.
-            with snapshots.prepare(layer.chain_id, parent) as active:
-                committed = active.committed
-                if committed is None:
-                    arrival = arrivals[layer.descriptor.digest]
-                    unpacked = _unpack_layer(store, layer, arrival, active.path, below, unpacking, reporter)
-                    committed = snapshots.commit(active, unpacked.written)
-        below.insert(0, committed.path)
-        parent = layer.chain_id
+@attrs.frozen
+class _Begun:
+    """A layer on its way to a snapshot: *committed* when there was nothing to do, else *active* and being applied."""
+
+    active: Active
+    whiteouts: Whiteouts
+    applied: Future[Unpacked]
 
 
-def _unpack_layer(
-    store: Store,
-    layer: Layer,
-    arrival: Arrival,
-    target: str,
-    below: list[str],
-    unpacking: Unpacking,
-    reporter: Reporter,
-) -> Unpacked:
-    def apply(fd: int) -> Unpacked:
-        return unpacking.unpacker.apply(
-            fd, target, below=below, whiteouts=unpacking.whiteouts(below), diff_id=str(layer.diff_id)
-        )
+class _Layers:
+    """The layers of an image on their way to snapshots, several at once; a context manager that ends what is not finished.
 
-    size = layer.descriptor.size
-    if arrival.wait_to_begin():
-        unpacked = _apply_arriving(arrival, apply)
-    else:
-        arrival.result()
-        reporter.say(layer.descriptor.digest, Phase.UNPACK, 0, size)
-        with store.blobs.open(layer.descriptor.digest) as file:
-            unpacked = apply(file.fileno())
-    for loss in unpacked.lost:
-        _log.debug("layer %s: not unpacked: %s of %r: %s", layer.diff_id, *loss)
-    reporter.say(layer.descriptor.digest, Phase.UNPACK, size, size)
-    return unpacked
+    A layer can be applied before those below it are, except for the directories that it does not describe; so each is
+    applied when it comes, and finished and committed when those below it are.
+
+    Locks are taken from the lowest layer up, and whoever unpacks the same layer is waited for. He took his in this order
+    too, so nobody waits in a circle.
+    """
+
+    def __init__(self, store: Store, arrivals: Arrivals, unpacking: Unpacking, reporter: Reporter) -> None:
+        self._store = store
+        self._snapshots = store.snapshots(unpacking.kind)
+        self._arrivals = arrivals
+        self._unpacking = unpacking
+        self._reporter = reporter
+        self._pool: ThreadPoolExecutor | None = None
+        self._below: list[str] = []
+        self._begun: deque[Committed | _Begun] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._arrivals.stop()
+            self._unpacking.stop()
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+        for begun in reversed(self._begun):  # the locks in the reverse order
+            if isinstance(begun, _Begun):
+                with begun.active:
+                    pass
+
+    def unpack(self, found: Found) -> None:
+        """Have a snapshot of each layer."""
+        parent: Digest | None = None
+        for layer in found.layers:
+            self._begin(layer, parent)
+            parent = layer.chain_id
+            while self._begun and self._is_applied(self._begun[0]):
+                self._finish()
+        while self._begun:
+            self._finish()
+
+    def _begin(self, layer: Layer, parent: Digest | None) -> None:
+        committed = self._snapshots.find(layer.chain_id)
+        if committed is not None:
+            self._begun.append(committed)
+            return
+        with ExitStack() as stack:
+            active = stack.enter_context(self._snapshots.prepare(layer.chain_id, parent))
+            if active.committed is not None:
+                self._begun.append(active.committed)
+                return
+            whiteouts, unpacker = self._unpacking.whiteouts(parent), self._unpacking.unpacker
+            applied = self._threads().submit(self._apply, layer, unpacker, active.path, whiteouts)
+            self._begun.append(_Begun(active, whiteouts, applied))
+            stack.pop_all()
+
+    def _threads(self) -> ThreadPoolExecutor:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - most starts find their layers unpacked
+
+        self._pool = self._pool or ThreadPoolExecutor(_at_once(), "pycontain-unpack")
+        return self._pool
+
+    @staticmethod
+    def _is_applied(begun: Committed | _Begun) -> bool:
+        return not isinstance(begun, _Begun) or begun.applied.done()
+
+    def _finish(self) -> None:
+        """Have a snapshot of the lowest layer that has none yet."""
+        begun = self._begun[0]
+        committed = self._commit(begun) if isinstance(begun, _Begun) else begun
+        self._begun.popleft()
+        self._below.insert(0, committed.path)
+
+    def _commit(self, begun: _Begun) -> Committed:
+        unpacked, path = begun.applied.result(), begun.active.path
+        if self._below and unpacked.undescribed:
+            self._unpacking.unpacker.adopt(path, unpacked.undescribed, self._below, begun.whiteouts)
+        with begun.active:
+            return self._snapshots.commit(begun.active, unpacked.written)
+
+    def _apply(self, layer: Layer, unpacker: Unpacker, target: str, whiteouts: Whiteouts) -> Unpacked:
+        def apply(fd: int) -> Unpacked:
+            return unpacker.apply(fd, target, whiteouts=whiteouts, diff_id=str(layer.diff_id))
+
+        descriptor = layer.descriptor
+        arrival = self._arrivals[descriptor.digest]
+        if arrival.wait_to_begin():
+            unpacked = _apply_arriving(arrival, apply)
+        else:
+            arrival.result()
+            self._reporter.say(descriptor.digest, Phase.UNPACK, 0, descriptor.size)
+            with self._store.blobs.open(descriptor.digest) as file:
+                unpacked = apply(file.fileno())
+        for loss in unpacked.lost:
+            _log.debug("layer %s: not unpacked: %s of %r: %s", layer.diff_id, *loss)
+        self._reporter.say(descriptor.digest, Phase.UNPACK, descriptor.size, descriptor.size)
+        return unpacked
+
+
+def _at_once() -> int:
+    """How many layers to unpack at once: one for each processor that we may use."""
+    return min(PARALLEL, len(os.sched_getaffinity(0)))
 
 
 def _apply_arriving(arrival: Arrival, apply: Callable[[int], Unpacked]) -> Unpacked:

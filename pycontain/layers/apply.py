@@ -103,6 +103,7 @@ class Applied:
     *diff_id* is the digest of the uncompressed tar. *size* counts the stored bytes, *written* the bytes of files, and
     *squashed* the entries that stayed with the caller. *implied* are the directories that the layer uses and has no
     entry for: they have mode 0755, the caller's ids and the epoch, and should get what a lower layer says about them.
+    *describes_root* tells whether the layer has an entry for the root.
     """
 
     diff_id: str
@@ -112,6 +113,7 @@ class Applied:
     squashed: int = 0
     recorded: tuple[Loss, ...] = ()
     implied: tuple[bytes, ...] = ()
+    describes_root: bool = False
 
 
 def apply(
@@ -155,6 +157,7 @@ def apply(
         squashed=applier.squashed,
         recorded=tuple(applier.recorded),
         implied=tuple(sorted(applier.implied)),
+        describes_root=applier.tree.root.entry is not None,
     )
 
 

@@ -31,13 +31,13 @@ from pycontain.runtime import perform
 from pycontain.sandbox import capabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from pycontain.runtime.engine import Engine
 
 _REQUESTS = 0  # in the unpacker
-_LAYER, _REPORT = 0, 1  # in a child of it
+_INPUT, _REPORT = 0, 1  # in a child of it
 _REQUEST_LIMIT = 1 << 16
 _TREE, _BELOW = "/tree", "/below"
 # chown, set-id bits, modes and times of others' files, device nodes, file capabilities; trusted.* attributes of an
@@ -50,7 +50,10 @@ _NO_LINK = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 
 @attrs.frozen
 class Unpacked:
-    """What was applied, as :class:`pycontain.layers.apply.Applied` says; *lost* are ``(what, path, reason)``."""
+    """What was applied, as :class:`pycontain.layers.apply.Applied` says; *lost* are ``(what, path, reason)``.
+
+    *undescribed* are the directories that the layer uses and does not describe, the root among them.
+    """
 
     diff_id: str
     size: int
@@ -58,7 +61,7 @@ class Unpacked:
     written: int
     squashed: int
     lost: tuple[tuple[str, bytes, str], ...]
-    implied: tuple[bytes, ...]
+    undescribed: tuple[bytes, ...]
 
 
 # --- the owner's side -----------------------------------------------------------------------------------
@@ -85,7 +88,6 @@ class Unpacker:
         layer: int,
         target: str,
         *,
-        below: Sequence[str] = (),
         whiteouts: Whiteouts = Whiteouts.REMOVE,
         diff_id: str | None = None,
         limits: Limits = DEFAULT_LIMITS,
@@ -95,14 +97,24 @@ class Unpacker:
         Waits for it, in this thread; interrupted, the work ends with the unpacker. Errors are those of
         :func:`pycontain.layers.apply.apply`, and then *target* is empty again. Where one id is mapped, files stay with
         the user; where devices cannot be made, they are left out.
-
-        *below* are the trees on which *target* will lie in an overlay, the topmost first. A directory that the layer
-        uses and does not describe, the root among them, gets what they say about it: it would hide that otherwise.
         """
         ownership = Ownership.SQUASH if self._engine.facts.single_id else Ownership.KEEP
         devices = Devices.RECORD if self._engine.facts.rootless else Devices.MAKE
         choices = (whiteouts.value, ownership.value, devices.value, diff_id, attrs.asdict(limits))
-        return Unpacked(*self._ask("apply", target, tuple(below), *choices, fds=(layer,)))
+        return Unpacked(*self._ask("apply", target, *choices, fds=(layer,)))
+
+    def adopt(
+        self, target: str, directories: Sequence[bytes], below: Sequence[str], whiteouts: Whiteouts
+    ) -> None:
+        """Give *directories* of the tree *target* what the trees say on which it will lie in an overlay.
+
+        Those are *below*, the topmost first. A directory that a layer uses and does not describe, the root among them,
+        would hide that otherwise: owner, mode, times, extended attributes.
+        """
+        with open(os.memfd_create("directories"), "w+b") as file:  # there may be more than a packet holds
+            marshal.dump(tuple(directories), file)
+            file.seek(0)
+            self._ask("adopt", target, tuple(below), whiteouts.value, fds=(file.fileno(),))
 
     def empty(self, target: str) -> None:
         """Remove all that is in the directory *target*, whoever owns it."""
@@ -148,19 +160,10 @@ class Unpacker:
         self.close()
 
 
-def unpack(
-    engine: Engine,
-    layer: int,
-    target: str,
-    *,
-    below: Sequence[str] = (),
-    whiteouts: Whiteouts = Whiteouts.REMOVE,
-    diff_id: str | None = None,
-    limits: Limits = DEFAULT_LIMITS,
-) -> Unpacked:
+def unpack(engine: Engine, layer: int, target: str) -> Unpacked:
     """As :meth:`Unpacker.apply`, for a single layer."""
     with Unpacker(engine) as unpacker:
-        return unpacker.apply(layer, target, below=below, whiteouts=whiteouts, diff_id=diff_id, limits=limits)
+        return unpacker.apply(layer, target)
 
 
 def _read(text: bytes) -> tuple[Any, ...]:
@@ -211,18 +214,13 @@ def live(fds: list[int], last_capability: int) -> None:
 
 def _serve(fds: list[int], last_capability: int, act: str, target: str, *arguments: Any) -> None:
     """The life of a child of the unpacker. Never returns."""
-    report, *layer = fds
+    report, *given = fds
     try:
         privileges.set_parent_death_signal()
         os.dup2(report, _REPORT)
-        for fd in layer:
-            os.dup2(fd, _LAYER)
-        if act == "apply":
-            below, whiteouts, *rest = arguments
-            _confine(target, below, Whiteouts(whiteouts), last_capability)
-            answer = _apply(bool(below), Whiteouts(whiteouts), *rest)
-        else:
-            answer = _empty(target, last_capability)
+        for fd in given:
+            os.dup2(fd, _INPUT)
+        answer = _ACTS[act](last_capability, target, *arguments)
         _report(answer)
     except BaseException:  # noqa: BLE001 - a defect of ours, or no space: it must reach the owner, whatever it is
         _report(("broken", traceback.format_exc()))
@@ -230,21 +228,14 @@ def _serve(fds: list[int], last_capability: int, act: str, target: str, *argumen
         os._exit(0)
 
 
-def _empty(target: str, last_capability: int) -> tuple[Any, ...]:
-    try:
-        _confine(target, (), Whiteouts.REMOVE, last_capability)
-    except FileNotFoundError as error:  # somebody else removes trees, too
-        return "missing", error.errno, error.strerror, error.filename
-    _empty_tree()
-    return ("done",)
-
-
 def _report(answer: tuple[Any, ...]) -> None:
     with open(_REPORT, "wb", closefd=False) as report:
         report.write(marshal.dumps(answer))
 
 
-def _confine(target: str, below: Sequence[str], whiteouts: Whiteouts, last_capability: int) -> None:
+def _confine(
+    last_capability: int, target: str, below: Sequence[str] = (), whiteouts: Whiteouts = Whiteouts.REMOVE
+) -> None:
     syscalls.close_range(3)
     _enter(target, below, whiteouts)
     keep = capabilities.bits(_KEPT)
@@ -283,35 +274,52 @@ def _mount_below(trees: Sequence[str], flags: int, whiteouts: Whiteouts) -> None
         os.close(fd)
 
 
+# --- its acts -------------------------------------------------------------------------------------------
+
+
+def _empty(last_capability: int, target: str) -> tuple[Any, ...]:
+    try:
+        _confine(last_capability, target)
+    except FileNotFoundError as error:  # somebody else removes trees, too
+        return "missing", error.errno, error.strerror, error.filename
+    _empty_tree()
+    return ("done",)
+
+
 def _empty_tree() -> None:
     top = os.open(_TREE, _FOLDER)
     trees.empty(top)
     os.close(top)
 
 
+def _adopt(last_capability: int, target: str, below: Sequence[str], whiteouts: str) -> tuple[Any, ...]:
+    _confine(last_capability, target, below, Whiteouts(whiteouts))
+    with open(_INPUT, "rb", closefd=False) as file:
+        _take_over(marshal.load(file))
+    return ("done",)
+
+
 def _apply(
-    has_below: bool,  # noqa: FBT001 - comes from a message
-    whiteouts: Whiteouts,
+    last_capability: int,
+    target: str,
+    whiteouts: str,
     ownership: str,
     devices: str,
     diff_id: str | None,
     limits: dict[str, int],
 ) -> tuple[Any, ...]:
+    _confine(last_capability, target)
     try:
-        if has_below:
-            _take_over((b"",))  # before: the layer may describe the root
-        with open(_LAYER, "rb", closefd=False) as stream:
+        with open(_INPUT, "rb", closefd=False) as stream:
             applied = apply(
                 stream,
                 _TREE,
                 limits=Limits(**limits),
-                whiteouts=whiteouts,
+                whiteouts=Whiteouts(whiteouts),
                 ownership=Ownership(ownership),
                 devices=Devices(devices),
                 diff_id=diff_id,
             )
-        if has_below:
-            _take_over(applied.implied)
     except PycontainError as error:
         _empty_tree()
         state = {name: value for name, value in vars(error).items() if isinstance(value, str | int | list)}
@@ -322,7 +330,11 @@ def _apply(
 def _plain(applied: Applied) -> tuple[Any, ...]:
     lost = tuple((loss.what.value, loss.entry.path, loss.reason) for loss in applied.recorded)
     counts = (applied.size, applied.entries, applied.written, applied.squashed)
-    return applied.diff_id, *counts, lost, applied.implied
+    undescribed = applied.implied if applied.describes_root else (b"", *applied.implied)
+    return applied.diff_id, *counts, lost, undescribed
+
+
+_ACTS: dict[str, Callable[..., tuple[Any, ...]]] = {"apply": _apply, "adopt": _adopt, "empty": _empty}
 
 
 # --- what the layers below say --------------------------------------------------------------------------

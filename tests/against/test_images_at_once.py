@@ -1,6 +1,7 @@
-"""Unrelated processes that pull the same image at the same time: its layers are fetched and unpacked once."""
+"""Layers of an image at the same time, and unrelated processes that pull it: its layers are fetched and unpacked once."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -132,3 +133,40 @@ def test_nothing_is_left_of_the_one_that_was_killed(two, store):
     assert [
         path for path in Path(store.folder.snapshots).rglob("*") if path.name.startswith(("new-", "trash-"))
     ] == []
+
+
+# --- layers ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def held(store, proxy, start, lowest):
+    """A process that has unpacked the topmost layer while the lowest comes, and the event on which that goes on."""
+    release = threading.Event()
+    proxy.fail(f"GET .*/blobs/{lowest}", hold(release, after=100))
+    process = start()
+    wait_for(lambda: list(Path(store.folder.snapshots).rglob("own/b")))
+    return process, release
+
+
+several = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one layer at a time on one processor")
+
+
+@several
+def test_a_layer_is_unpacked_before_those_below_it_and_committed_after_them(held, store, reference):
+    process, release = held
+    assert list(Path(store.folder.snapshots).rglob("record")) == []
+    release.set()
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert len(list(Path(store.folder.snapshots).rglob("record"))) == LAYERS
+    assert Container(reference).run("ls", "/own").stdout == "a\nb\n"
+
+
+@several
+def test_an_interrupt_leaves_nothing_of_layers_that_were_unpacked_early(held, store):
+    process, _ = held
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == -signal.SIGINT
+    left = [path.name for path in Path(store.folder.snapshots).rglob("*")]
+    assert [name for name in left if name.startswith("new-")] == []
