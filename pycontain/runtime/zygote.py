@@ -646,7 +646,10 @@ class Zygote:
 
     def _reap_stranger(self) -> None:
         """Reap a spare of a forker that had ended before it could name it; the spare ends when it notices."""
-        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:  # there is no child at all
+            return
         if ended is not None and all(running.pid != ended.si_pid for running in self.children.values()):
             os.waitpid(ended.si_pid, 0)
 

@@ -275,7 +275,7 @@ def test_an_interpreter_ends_cleanly_with_a_container_left_open(tmp_path, ending
     """
     assert run_owner(code, state=tmp_path, MARK=mark) == (0, "", "")
     assert marked(mark) == []
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_os_exit_ends_everything_too(tmp_path):
