@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -242,15 +243,22 @@ class Engine:
                 self._let_die()
         self.control.close()  # the zygote takes it for a close
         _ended(self.pidfd, None)
-        with contextlib.suppress(
-            ChildProcessError
-        ):  # the program reaps all children itself, or ignores SIGCHLD
-            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        self._reap_zygote()
         self._give_room_back()
         try:
             self._kept.close()
         finally:
             self.abandon()
+
+    def _reap_zygote(self) -> None:
+        try:
+            ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        except ChildProcessError:  # the program reaps all children itself, or ignores SIGCHLD
+            return
+        if ended is not None and ended.si_code == os.CLD_EXITED and ended.si_status:
+            # The next zygote sweeps what is left, but this is a defect of ours and shall be known.
+            text = os.pread(self._errors, 1 << 16, 0).decode(errors="replace").strip()
+            warnings.warn(f"the zygote failed at its end: {text}", RuntimeWarning, stacklevel=2)
 
     def abandon(self) -> None:
         """Let go of the descriptors, as the child of a fork must; the zygote is not ours."""
