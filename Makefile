@@ -1,12 +1,13 @@
 # make demo     the main job on the embedded image, from nothing but Debian and Python
 # make test     what CI runs
 # make attacks  the attacks alone, each in a jail
+# make machines chosen tests in virtual machines, where there is a program to boot them
 # make bench    how fast it is on this machine
 # make clean    removes what these have made in this folder
 
 PYTHON := .venv/bin/python
 READY := .venv/ready
-RINGS := ring-caller attacks
+RINGS := ring-caller attacks machines
 
 # Root runs the kernel ring twice more: as a user with subordinate ids, and as one without.
 ifeq ($(shell id -u),0)
@@ -55,6 +56,10 @@ attacks-subids: setup
 
 attacks-single: setup
 	.ci/jail .ci/as-user pycontain-single -m pytest -p no:cacheprovider tests/attacks
+
+# Says so where nothing boots a virtual machine.
+machines: setup
+	.ci/vm-tests
 
 bench: setup
 	$(PYTHON) -m benchmarks
