@@ -32,7 +32,17 @@ from pycontain.sandbox.limits import (
 )
 from pycontain.sandbox.paths import HostPath, RootPath
 from pycontain.sandbox.size import parse_size
-from pycontain.sandbox.spec import MASKED_PATHS, READ_ONLY_PATHS, File, Mount, SandboxSpec, Secret, Tmpfs
+from pycontain.sandbox.spec import (
+    MASKED_PATHS,
+    READ_ONLY_PATHS,
+    SHARED,
+    File,
+    Mount,
+    SandboxSpec,
+    Secret,
+    Tmpfs,
+    UserNamespace,
+)
 from pycontain.sandbox.sysctl import parse_sysctl, parse_value
 
 if TYPE_CHECKING:
@@ -71,6 +81,7 @@ _LIMITS = (
     "rtprio",
     "stack",
 )
+_USERNS = ("auto", "private", "host")
 UNLIMITED = -1
 _LEAST_LAYER = 1 << 20
 _SCRATCH = (
@@ -250,6 +261,7 @@ class ContainerSpec:
     labels: tuple[tuple[str, str], ...] = ()
     capabilities: frozenset[str] = caps.DEFAULT
     seccomp: Profile | str = "default"
+    userns: str = "auto"
     rlimits: tuple[tuple[str, int, int], ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
     limits: Limits = NO_LIMITS
@@ -477,6 +489,19 @@ class Container:
             offset = door.read(_offset, monotonic), door.read(_offset, boottime)
         return self._with(time_offset=offset)
 
+    def userns(self, mode: str) -> Container:
+        """Choose whose ids those inside are, user_namespaces(7).
+
+        ``"auto"``: as root, a range of ids for this container alone, and files keep their owners by idmapped mounts; where
+        the host or the image cannot have that, the host's ids, and ``plan()`` says why. ``"private"`` is the same and
+        raises :class:`HostUnsupported` instead. ``"host"``: root inside is root outside, behind the other walls.
+
+        For an ordinary user all are the same: root inside is that user. With ``privileged()``, auto is host.
+        """
+        with _Door() as door:
+            door.refuse(mode not in _USERNS, f"{mode!r} is no user namespace; there are {', '.join(_USERNS)}")
+        return self._with(userns=mode)
+
     def rlimit(self, name: str, soft: int, hard: int | None = None) -> Container:
         """Set a limit of setrlimit(2), such as ``"nofile"``; *hard* is *soft* when not given, -1 means unlimited."""
         with _Door() as door:
@@ -554,7 +579,7 @@ class Container:
         """The strictest useful set, in one word: for code that somebody else wrote.
 
         No capabilities; a read-only root, with /tmp (64 MiB), /var/tmp and /run (16 MiB each) in memory where nothing else is put
-        there, and HOME in /tmp; the default seccomp filter, and Landlock; 256 MiB of memory and no swap, 64 processes, 1,024 open
+        there, and HOME in /tmp; the default seccomp filter, and Landlock; a user namespace of its own; 256 MiB of memory and no swap, 64 processes, 1,024 open
         files each, no core dumps; 16 MiB of each stream are kept; and no network, which is always so. Every later call changes what it
         names. What the host cannot keep refuses the start; unless *required*, it is left out, and ``explain()`` says so.
         """
@@ -562,6 +587,7 @@ class Container:
             privileged=False,
             capabilities=frozenset(),
             seccomp="default",
+            userns="private" if required else "auto",
             landlock=True,
             read_only=True,
             scratch=_SCRATCH,
@@ -664,11 +690,16 @@ class Container:
 
         engine = engines.engine()
         image = runnable(self.spec.image, engine, policy=self.spec.pull, platform=self.spec.platform)
-        lenient = attrs.evolve(self.spec, limits_required=False)
-        sandbox = sandbox_spec(lenient, image, engine.facts, control_group(lenient, engine))
+        mode = "auto" if self.spec.userns == "private" else self.spec.userns
+        lenient = attrs.evolve(self.spec, limits_required=False, userns=mode)
+        userns = user_namespace(lenient, image, engine)
+        group = control_group(lenient, engine, userns)
+        sandbox = sandbox_spec(lenient, image, engine.facts, group, userns)
         plan = attrs.evolve(compile_plan(sandbox, engine.facts), title=str(self.spec.image))
         found = isolation_of(plan, dict(_reasons(self.spec, plan.left_out, engine)))
-        return attrs.evolve(found, refused=plan.left_out if self.spec.limits_required else ())
+        refused = plan.left_out if self.spec.limits_required else ()
+        shared = self.spec.userns == "private" and not (userns.own or engine.facts.rootless)
+        return attrs.evolve(found, refused=(*refused, "userns") if shared else refused)
 
     def prepare_exec(
         self,
@@ -687,10 +718,11 @@ class Container:
         key = ("exec", changed.spec, image)
         compiled: process.Compiled | None = engine.plans.get(key)
         if compiled is None:
-            sandbox = sandbox_spec(changed.spec, image, engine.facts, control_group(changed.spec, engine))
-            sandbox = attrs.evolve(sandbox, init=True)
             from pycontain.sandbox.compile import compile_exec  # noqa: PLC0415 - as in _prepare
 
+            userns = running.compiled.sandbox.userns
+            group = control_group(changed.spec, engine, userns)
+            sandbox = attrs.evolve(sandbox_spec(changed.spec, image, engine.facts, group, userns), init=True)
             compiled = process.Compiled.of(sandbox, compile_exec(sandbox, engine.facts), image)
             engine.remember(key, compiled)
         return compiled.prepare(engine, argv)
@@ -713,9 +745,11 @@ class Container:
         key = (self.spec, image)
         compiled: process.Compiled | None = engine.plans.get(key)
         if compiled is None:
-            sandbox = sandbox_spec(self.spec, image, engine.facts, control_group(self.spec, engine))
             from pycontain.sandbox.compile import compile_plan  # noqa: PLC0415 - as above
 
+            userns = user_namespace(self.spec, image, engine)
+            group = control_group(self.spec, engine, userns)
+            sandbox = sandbox_spec(self.spec, image, engine.facts, group, userns)
             compiled = process.Compiled.of(sandbox, compile_plan(sandbox, engine.facts), image)
             engine.remember(key, compiled)
         return compiled.prepare(engine, command_line(self.spec, compiled.image, argv))
@@ -749,12 +783,11 @@ def seccomp_program(spec: ContainerSpec, host: HostFacts) -> bytes | None:
     )
 
 
-def control_group(spec: ContainerSpec, engine: Engine) -> Cgroup:
+def control_group(spec: ContainerSpec, engine: Engine, userns: UserNamespace = SHARED) -> Cgroup:
     """The group that keeps the limits and the devices of *spec* on this host, or :class:`HostUnsupported` when it cannot."""
     group = group_for(spec.limits, engine, required=spec.limits_required)
-    if not spec.privileged and needs_list(
-        spec.capabilities, spec.devices, user_namespace=engine.facts.rootless
-    ):
+    inside = engine.facts.rootless or userns.own
+    if not spec.privileged and needs_list(spec.capabilities, spec.devices, user_namespace=inside):
         return _with_device_list(group, spec, engine)
     return group
 
@@ -825,6 +858,38 @@ def _reasons(spec: ContainerSpec, left_out: Iterable[str], engine: Engine) -> It
             yield name, str(error)
 
 
+def user_namespace(spec: ContainerSpec, image: RunnableImage, engine: Engine) -> UserNamespace:
+    """Whether the container has a user namespace of its own, and if not, why; :class:`HostUnsupported` when it must."""
+    if engine.facts.rootless:
+        return SHARED
+    if spec.userns == "host":
+        return UserNamespace(because='.userns("host")')
+    if spec.privileged and spec.userns == "auto":
+        return UserNamespace(because=".privileged()")
+    refusal = _userns_refusal(spec, image, engine)
+    if refusal and spec.userns == "private":
+        raise HostUnsupported(
+            'a user namespace for each container (.userns("private"))',
+            needs="Linux 5.19, and an image and a state folder on file systems that can be idmapped",
+            found=refusal,
+            hint='see pycontain.doctor(); .userns("auto") does without where it must',
+        )
+    return UserNamespace(own=not refusal, because=refusal)
+
+
+def _userns_refusal(spec: ContainerSpec, image: RunnableImage, engine: Engine) -> str:
+    host = engine.facts
+    if host.userns_refusal:
+        return host.userns_refusal
+    if spec.disk is not None and host.kernel < _USER_XATTRS_IN_MEMORY:
+        return f"limits(disk=) in a user namespace needs Linux 6.6, and this is {host.kernel[0]}.{host.kernel[1]}"
+    lowerdirs = image.rootfs.lowerdirs
+    for path, possible in zip(lowerdirs, engine.idmaps(lowerdirs), strict=True):
+        if not possible:
+            return f"the file system of {path} cannot be idmapped"
+    return ""
+
+
 def layer_limit(spec: ContainerSpec, host: HostFacts) -> tuple[int | None, tuple[str, ...]]:
     """The size of the writable layer, and what of it this host cannot keep; :class:`HostUnsupported` when it must."""
     if spec.disk is None or not host.rootless or host.kernel >= _USER_XATTRS_IN_MEMORY:
@@ -862,7 +927,11 @@ def _scratch(spec: ContainerSpec) -> Iterator[Tmpfs]:
 
 
 def sandbox_spec(
-    spec: ContainerSpec, image: RunnableImage, host: HostFacts, cgroup: Cgroup = NO_CGROUP
+    spec: ContainerSpec,
+    image: RunnableImage,
+    host: HostFacts,
+    cgroup: Cgroup = NO_CGROUP,
+    userns: UserNamespace = SHARED,
 ) -> SandboxSpec:
     """What the image says, overridden by what the container says."""
     layer_size, without_limit = layer_limit(spec, host)
@@ -894,6 +963,7 @@ def sandbox_spec(
         make_workdir=spec.workdir
         is None,  # image-spec's WorkingDir is made, as Docker does; a user's own must be there
         cgroup=cgroup,
+        userns=userns,
         seccomp=seccomp_program(spec, host),
         seccomp_name=spec.seccomp if isinstance(spec.seccomp, str) else "given",
     )

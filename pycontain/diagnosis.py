@@ -160,6 +160,7 @@ def judge(found: Findings) -> Report:
             machine(found),
             namespaces(found),
             user_namespaces(found),
+            container_ids(found),
             subordinate_ids(found),
             overlay(found),
             state_folder(found),
@@ -231,6 +232,24 @@ def user_namespaces(found: Findings) -> Check:
         "; ".join(fixes),
         "containers of ordinary users",
     )
+
+
+def container_ids(found: Findings) -> Check:
+    """Whether the root of a container is nobody outside: what userns("auto") comes to here."""
+    name, host = "container ids", found.trial.host
+    if not found.privileged:
+        return Check(name, Verdict.GOOD, "yours, and your subordinate ids")
+    if host is not None and not host.userns_refusal:
+        return Check(name, Verdict.GOOD, "65536 of its own for each container, on idmapped layers")
+    refusal = "not known, since the engine did not start" if host is None else host.userns_refusal
+    because = 'root of a container is root of this host, as with userns("host")'
+    fix = (
+        "sudo sysctl user.max_user_namespaces=15000"
+        if "max_user_namespaces" in refusal
+        else "use Linux 5.19 or newer, with the state folder on ext4, xfs or btrfs; inside another container, "
+        "start that one with unmasked /proc"
+    )
+    return Check(name, Verdict.LIMITED, refusal, because, fix, "containers that root starts")
 
 
 def subordinate_ids(found: Findings) -> Check:

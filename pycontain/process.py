@@ -220,15 +220,15 @@ class Compiled:
     prefix: bytes
     steps: bytes
     contents: tuple[bytes, ...]
+    trees: tuple[tuple[Any, ...], ...]
 
     @classmethod
     def of(cls, sandbox: SandboxSpec, plan: Plan, image: RunnableImage) -> Compiled:
         """Translate *plan* once."""
         wire, prefix = plan.wire(), plan.prefix_length()
         contents = tuple(file.reveal() for file in sandbox.files)
-        return cls(
-            sandbox, plan, image, marshal.dumps(wire[:prefix]), marshal.dumps(wire[prefix:-1]), contents
-        )
+        steps = marshal.dumps(wire[prefix:-1])
+        return cls(sandbox, plan, image, marshal.dumps(wire[:prefix]), steps, contents, plan.trees())
 
     def prepare(self, engine: Engine, argv: tuple[str, ...]) -> Prepared:
         """Join with a command line."""
@@ -252,7 +252,7 @@ class Prepared:
         """The plan in its parts with this command line, and the contents of files, as a request carries them."""
         compiled, sandbox = self.compiled, self.compiled.sandbox
         execute = ("Execute", (), self.argv, sandbox.env, sandbox.init)
-        return compiled.prefix, compiled.steps, execute, compiled.contents
+        return compiled.prefix, compiled.steps, execute, compiled.contents, compiled.trees
 
     @property
     def limited(self) -> bool:

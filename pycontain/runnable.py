@@ -120,10 +120,14 @@ def _host(engine: Engine) -> RunnableImage:
         from pycontain.runtime import host_image  # noqa: PLC0415 - only who runs host: pays for it
 
     tree = host_image.describe_host()
-    with suppress(FileExistsError):
-        os.mkdir("host", 0o755, dir_fd=engine.images_fd)
-        host_image.write_skeleton(tree, f"/proc/self/fd/{engine.images_fd}/host")
-    folder = os.path.join(engine.folder, "images", "host")
+    if engine.facts.memory_idmapped:
+        folder = os.path.join(engine.folder, "images", "host")
+        with suppress(FileExistsError):
+            os.mkdir("host", 0o755, dir_fd=engine.images_fd)
+            host_image.write_skeleton(tree, f"/proc/self/fd/{engine.images_fd}/host")
+    else:  # on disk a container with its own user namespace can stand on it
+        folder = engine.new_tree()
+        host_image.write_skeleton(tree, folder)
     return RunnableImage(
         RootfsTree(
             (HostPath(folder),),

@@ -25,6 +25,11 @@ def set_not_dumpable() -> None:
     prctl.set_dumpable(0)
 
 
+def set_dumpable() -> None:
+    """PR_SET_DUMPABLE 1: for the moments in which the caller is alone in its PID namespace, and needs its own /proc entry."""
+    prctl.set_dumpable(1)
+
+
 def set_child_subreaper() -> None:
     """PR_SET_CHILD_SUBREAPER: orphans below the caller become its children."""
     prctl.set_child_subreaper(1)

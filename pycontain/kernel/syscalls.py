@@ -57,17 +57,17 @@ from pycontain.kernel.constants import (
 )
 
 _AT_FDCWD = -100
-# Calls newer than Linux 5.0 have one number on every architecture; pivot_root(2) is older.
+# Calls newer than Linux 5.0 have one number on every architecture; these are older.
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 # asm/unistd_64.h, asm-generic/unistd.h: what runtime.calls makes without Python's own wrappers.
 _NUMBERS = {
     "x86_64": {
         "close": 3, "ioctl": 16, "socket": 41, "prctl": 157, "mount": 165, "openat": 257, "mkdirat": 258,
-        "mknodat": 259, "symlinkat": 266, "faccessat": 269,
+        "mknodat": 259, "symlinkat": 266, "faccessat": 269, "write": 1, "keyctl": 250,
     },
     "aarch64": {
         "close": 57, "ioctl": 29, "socket": 198, "prctl": 167, "mount": 40, "openat": 56, "mkdirat": 34,
-        "mknodat": 33, "symlinkat": 36, "faccessat": 48,
+        "mknodat": 33, "symlinkat": 36, "faccessat": 48, "write": 64, "keyctl": 219,
     },
 }  # fmt: skip
 _OPEN_TREE, _MOVE_MOUNT, _CLONE3, _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 428, 429, 435, 436, 437, 442
@@ -119,6 +119,7 @@ def _call(number: int, *arguments: int) -> int:
     return result
 
 
+KEYCTL_JOIN_SESSION_KEYRING = 1
 _EMPTY = ctypes.create_string_buffer(b"")
 
 
@@ -181,6 +182,11 @@ def setdomainname(name: str) -> None:
     """setdomainname(2)."""
     if _setdomainname(name.encode(), len(name.encode())) < 0:
         raise _fail()
+
+
+def join_session_keyring() -> None:
+    """keyctl(2), KEYCTL_JOIN_SESSION_KEYRING: a new keyring without a name, in the place of the inherited one."""
+    _call(number_of("keyctl"), KEYCTL_JOIN_SESSION_KEYRING, 0)
 
 
 def open_tree(dirfd: int, path: str, flags: int) -> int:

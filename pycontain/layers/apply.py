@@ -386,7 +386,7 @@ class _Applier:
         self._drop_idle_markers(directory)
         fd = self.tree.fd(directory)
         if directory.opaque and self.overlay:
-            os.setxattr(fd, self.whiteouts.value + "opaque", b"y")
+            self._mark_opaque(fd)
         if entry is not None:
             self._dress(fd, entry, ours=directory.ours)
         elif found is None:
@@ -394,6 +394,16 @@ class _Applier:
             self._dress(fd, _implied(directory, *self.tree.me), ours=True)
         else:
             self._restore(fd, directory, found)
+
+    def _mark_opaque(self, fd: int) -> None:
+        os.setxattr(fd, self.whiteouts.value + "opaque", b"y")
+        if self.whiteouts is Whiteouts.OVERLAY:
+            # Root's containers have user namespaces, too. tmpfs(5) before Linux 6.6 cannot hold it, and is no layer there.
+            try:
+                os.setxattr(fd, Whiteouts.USER_OVERLAY.value + "opaque", b"y")
+            except OSError as error:
+                if error.errno != errno.ENOTSUP:
+                    raise
 
     def _drop_idle_markers(self, directory: Directory) -> None:
         # Where nothing shines through, overlayfs does not look for markers, and lists them as files.

@@ -99,7 +99,10 @@ class Whiteouts(Enum):
     """By absence: the tree holds the lower layers too, and what is hidden is removed from it."""
 
     OVERLAY = "trusted.overlay."
-    """By overlayfs' markers: the tree is the layer alone, a lower or upper directory of an overlay."""
+    """By overlayfs' markers: the tree is the layer alone, a lower or upper directory of an overlay.
+
+    A layer that is applied so has those of ``USER_OVERLAY`` as well, and can be mounted in both ways.
+    """
 
     USER_OVERLAY = "user.overlay."
     """The same for an overlay that is mounted with ``userxattr``, as in a user namespace."""

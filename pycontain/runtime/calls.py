@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any, TypeAlias
 
-    # What a call must return, its number and its arguments; or -1, which stands for the doer of the step.
+    # What a call must return (-1: whatever is no failure), its number and its arguments; number -1 stands for the doer.
     Call: TypeAlias = "tuple[int, int, int, int, int, int, int, int]"
     # The index of the step, the errno values that end it well, how many calls are left of it, and the call.
     Entry: TypeAlias = "tuple[int, tuple[int, ...], int, Call]"
@@ -73,7 +73,7 @@ class Calls:
                 perform.perform(self.steps[: index + 1], child, index)
                 continue
             result = call(*arguments)
-            if result == expected:
+            if result == expected or expected < 0 <= result:
                 continue
             number = ctypes.get_errno()
             if result >= 0:
@@ -135,6 +135,20 @@ def _by_doer(_: Calls, *_fields: object) -> Iterator[Call]:
 
 def _set_parent_death_signal(calls: Calls) -> Iterator[Call]:
     yield calls.call("prctl", _PR_SET_PDEATHSIG, _SIGKILL)
+
+
+def _map_ids(_: Calls, _count: int) -> Iterator[Call]:
+    yield from ()  # it was done when we were forked
+
+
+def _join_session_keyring(calls: Calls) -> Iterator[Call]:
+    yield calls.call("keyctl", syscalls.KEYCTL_JOIN_SESSION_KEYRING, None, returns=-1)
+
+
+def _write_sysctl(calls: Calls, path: str, value: str) -> Iterator[Call]:
+    yield calls.open("openat", calls.stage, path[1:], os.O_WRONLY | os.O_CLOEXEC)
+    yield calls.call("write", calls.free, value, len(value), returns=len(value))
+    yield calls.close()
 
 
 def _bring_loopback_up(calls: Calls) -> Iterator[Call]:
@@ -212,6 +226,9 @@ def _mask_path(calls: Calls, path: str) -> Iterator[Call]:
 
 _COMPILERS: dict[str, Callable[..., Iterator[Call]]] = {
     "SetParentDeathSignal": _set_parent_death_signal,
+    "MapIds": _map_ids,
+    "JoinSessionKeyring": _join_session_keyring,
+    "WriteSysctl": _write_sysctl,
     "BringLoopbackUp": _bring_loopback_up,
     "MountStage": _mount_stage,
     "MountFilesystem": _mount_filesystem,

@@ -34,7 +34,10 @@ _STAGE = _EXTRA + 1
 _FILES = _STAGE + 1
 _LINE = _FILES + 1  # of a spare, to the zygote, which learns by its end that the payload runs
 _FAR = 64  # more than what a child ever has open
-_TASK_LIMIT = 1 << 18
+_PACKET_LIMIT = 64 << 10  # well below net.core.wmem_default
+_MOST_DESCRIPTORS = 200  # unix(7): SCM_MAX_FD is 253
+_MORE = b"more"  # the packet has descriptors for the next one
+_LARGE = b"large"
 _TEXT_LIMIT = 8 << 10  # of what is said about a failure: a packet must hold it
 
 
@@ -55,6 +58,7 @@ class Task:
         steps: bytes,
         execute: tuple[Any, ...],
         contents: tuple[bytes, ...],
+        trees: tuple[tuple[Any, ...], ...] = (),
         cgroup: tuple[Any, ...] = (),
         folder: str = "",
         taken: float = 0.0,
@@ -65,19 +69,33 @@ class Task:
         self.steps = steps
         self.execute = execute
         self.contents = contents
+        self.trees = trees  # what the zygote clones for a container with its own user namespace, as Plan.trees() lists it
         self.cgroup = cgroup
         self.folder = folder
         self.taken = taken  # the moment when the zygote took it up
 
     def packed(self) -> bytes:
         """For a spare child, which has done the prefix."""
-        rest = (self.steps, self.execute, self.contents, self.cgroup, self.folder, self.taken)
+        rest = (self.steps, self.execute, self.contents, self.trees, self.cgroup, self.folder, self.taken)
         return marshal.dumps((self.ident, self.options, self.prefix, *rest))
 
     @property
     def has_init(self) -> bool:
         """Whether somebody of ours stays beside the payload."""
         return bool(self.execute[-1])
+
+
+class Doers:
+    """What :class:`Calls` is for the steps of a *prefix*, by their doers; it takes the time of each."""
+
+    def __init__(self, prefix: bytes) -> None:
+        self.steps = marshal.loads(prefix)
+        self.times: list[float] = []
+
+    def make(self, child: perform.Child) -> None:
+        """Perform the steps."""
+        self.times.append(time.monotonic())
+        perform.perform(self.steps, child, 1, self.times)
 
 
 class Spare:
@@ -93,16 +111,14 @@ class Spare:
     def make(
         cls,
         prefix: bytes,
-        calls: Calls,
+        calls: Calls | Doers,
         prepared: perform.Child,
         fork: Callable[[int, int], tuple[int, int]],
         container: int = -1,
-    ) -> Spare | None:
+    ) -> Spare:
         """Have one made by *fork*, which is given the flags for clone3(2) and *container*, for an exec a pidfd.
 
         *calls* are those of :func:`calls_of` for *prefix*.
-
-        None when the host is short of something, since the command itself will say so with better words.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -112,7 +128,7 @@ class Spare:
             pid, pidfd = fork(flags_of(calls.steps), container)
         except OSError:
             ours.close()
-            return None
+            raise
         else:
             if pid == 0:
                 _wait_for_task(theirs, container, calls, prepared)
@@ -120,17 +136,37 @@ class Spare:
             theirs.close()
         return cls(pid, pidfd, ours, prefix)
 
+    def fits(self, task: Task) -> bool:
+        """Whether it has done what *task* begins with; who asks where the time goes wants to see all of it."""
+        return task.prefix == self.prefix and not task.options & PROFILE
+
     def take(self, task: Task, fds: list[int], group: Group | None) -> bool:
         """Give it *task*, as a member of *group*; False, and it is of no more use, when it cannot do it."""
-        if task.prefix != self.prefix or task.options & PROFILE:
-            return False
         try:
             if group is not None:
                 group.admit(self.pid)  # before it makes its cgroup namespace
-            socket.send_fds(self.line, [task.packed()], fds)
-        except OSError:  # it was killed, or the task is too long for a packet
+            while len(fds) > _MOST_DESCRIPTORS:
+                socket.send_fds(self.line, [_MORE], fds[:_MOST_DESCRIPTORS])
+                fds = fds[_MOST_DESCRIPTORS:]
+            packet = task.packed()
+            if len(packet) <= _PACKET_LIMIT:
+                socket.send_fds(self.line, [packet], fds)
+            else:
+                self._send_large(packet, fds)
+        except OSError:  # it was killed
             return False
         return True
+
+    def _send_large(self, packet: bytes, fds: list[int]) -> None:
+        """Too long for a packet, so it is a file in memory, the last of the descriptors."""
+        body = os.memfd_create("pycontain-task", os.MFD_CLOEXEC)
+        try:
+            with open(body, "wb", closefd=False) as file:
+                file.write(packet)
+            os.lseek(body, 0, os.SEEK_SET)
+            socket.send_fds(self.line, [_LARGE], [*fds, body])
+        finally:
+            os.close(body)
 
 
 def calls_of(prefix: bytes) -> Calls:
@@ -143,7 +179,9 @@ def flags_of(steps: tuple[Any, ...]) -> int:
     return int(steps[0][-1]) if steps[0][0] == "Clone" else 0
 
 
-def _wait_for_task(line: socket.socket, container: int, calls: Calls, prepared: perform.Child) -> None:
+def _wait_for_task(
+    line: socket.socket, container: int, calls: Calls | Doers, prepared: perform.Child
+) -> None:
     """The life of a spare. A step that fails in advance is reported to the task that it would have served."""
     try:
         fd = line.fileno()
@@ -154,15 +192,29 @@ def _wait_for_task(line: socket.socket, container: int, calls: Calls, prepared: 
         refused: perform.StepRefused | None = None
         try:
             calls.make(prepared)
-            if prepared.root >= 0:
+            if prepared.root >= 0 and isinstance(calls, Calls):
                 perform.rehearse(prepared)
         except perform.StepRefused as error:
             refused = error
-        packet, fds, _ = descriptors.receive(line, _TASK_LIMIT, 8)
+        packet, fds = _receive_task(line)
         if packet:
-            live(prepared, Task(*marshal.loads(packet)), fds, len(calls.steps), fd, refused)
+            task = Task(*marshal.loads(packet))
+            times = calls.times if isinstance(calls, Doers) else None
+            live(prepared, task, fds, len(calls.steps), fd, refused, times=times)
     finally:
         os._exit(127)
+
+
+def _receive_task(line: socket.socket) -> tuple[bytes, list[int]]:
+    """What :meth:`Spare.take` sends; nothing when the zygote has no use for us."""
+    packet, fds, _ = descriptors.receive(line, _PACKET_LIMIT, _MOST_DESCRIPTORS + 1)
+    while packet == _MORE:
+        packet, more, _ = descriptors.receive(line, _PACKET_LIMIT, _MOST_DESCRIPTORS + 1)
+        fds += more
+    if packet == _LARGE:
+        with open(fds.pop(), "rb") as body:
+            packet = body.read()
+    return packet, fds
 
 
 def live(
@@ -173,18 +225,20 @@ def live(
     line: int | None = None,
     refused: perform.StepRefused | None = None,
     group: Group | None = None,
+    times: list[float] | None = None,
 ) -> None:
     """Perform what is left of the task's plan and become the payload, or its init. Never returns.
 
     A child that was a spare has *done* steps already, the last of them with *refused* if not None, and a *line*;
-    it is in its *group* already.
+    it is in its *group* already. *times* is when it began, and when each of these steps was done.
     """
     options = task.options
     try:
         if group is not None:
             refused = _refused_by(group, task)
-        times = [task.taken, time.monotonic()]
-        _arrange_descriptors(child, fds, line, stdin=bool(options & STDIN))
+        times = [task.taken, *times] if times and options & PROFILE else [task.taken, time.monotonic()]
+        trees = [fds.pop() for _ in task.trees][::-1]
+        _arrange_descriptors(child, fds, trees, line, stdin=bool(options & STDIN))
         try:
             if refused is not None:
                 raise refused
@@ -244,15 +298,18 @@ def _tell(*message: Any) -> None:
     os.write(_CHANNEL, marshal.dumps(message))
 
 
-def _arrange_descriptors(child: perform.Child, fds: list[int], line: int | None, *, stdin: bool) -> None:
-    """Stdio at 0 to 2, the channel at 3, what else was given at 4, the stage, the files and the line, and nothing more.
+def _arrange_descriptors(
+    child: perform.Child, fds: list[int], trees: list[int], line: int | None, *, stdin: bool
+) -> None:
+    """Stdio at 0 to 2, the channel at 3, what else was given at 4, the stage, the files and the line, trees, and nothing more.
 
     CVE-2024-21626: what the payload inherits, and what its working directory can be reached through, is decided here.
     """
+    child.trees = [_above(fd) for fd in trees]
     channel, *given = [_above(fd) for fd in fds]
     wanted = dict(zip((0, 1, 2, _EXTRA) if stdin else (1, 2, _EXTRA), given, strict=False))
     wanted[_CHANNEL] = channel
-    if child.root >= 0:
+    if child.files >= 0:  # what was refused before them needs neither
         wanted[_STAGE], wanted[_FILES] = _above(child.root), _above(child.files)
         child.root, child.files = _STAGE, _FILES
     if line is not None:
@@ -262,7 +319,12 @@ def _arrange_descriptors(child: perform.Child, fds: list[int], line: int | None,
     for place in (_EXTRA, _STAGE, _FILES, _LINE):
         if place not in wanted:
             syscalls.close_range(place, place)
-    syscalls.close_range(_LINE + 1)
+    first = _LINE + 1
+    for fd in sorted(child.trees):
+        if fd > first:
+            syscalls.close_range(first, fd - 1)
+        first = fd + 1
+    syscalls.close_range(first)
 
 
 def _above(fd: int) -> int:

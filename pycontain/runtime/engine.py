@@ -27,7 +27,7 @@ from pycontain.runtime import probe
 from pycontain.runtime.loading import loading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from pycontain.runtime.delegation import Access
     from pycontain.runtime.systemd import Manager
@@ -105,6 +105,8 @@ class Engine:
             # It may have ended already; what it said is read below.
             with _Fd(os.pidfd_open(os.getpid())) as owner, contextlib.suppress(BrokenPipeError):
                 socket.send_fds(ours, [b"owner"], [owner])
+                if not rootless:
+                    ours.send(marshal.dumps(probe.id_pool()))
             # Needed by the first plan, and loaded now because the zygote takes as long to start.
             with loading:
                 import pycontain.sandbox.compile  # noqa: F401, PLC0415
@@ -136,6 +138,18 @@ class Engine:
                 socket.send_fds(self.control, [marshal.dumps(("large",))], (body, *fds))
         except OSError as error:
             raise self.broken() from error
+
+    def idmaps(self, paths: Sequence[str]) -> tuple[bool, ...]:
+        """Whether each of *paths* can be a layer of a container with its own user namespace; for root."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours:
+            with theirs:
+                self.request(("idmaps", *map(str, paths)), (theirs.fileno(),))
+            answer = ours.recv(_PACKET_LIMIT)
+        if not answer:
+            raise self.broken()
+        said: tuple[bool, ...] = marshal.loads(answer)[1:]
+        return said
 
     def new_tree(self) -> str:
         """Make an empty directory on disk for a tree that goes with the zygote."""
@@ -363,7 +377,17 @@ def _introduce(
             case ("folder", number, path, trace):
                 _reap(fds)
                 raise probe.folder_refusal(number, path or state_folder()) from SandboxError(trace)
-            case ("ready", folder, last_capability, in_memory, uid_map, gid_map, landlock):
+            case (
+                "ready",
+                folder,
+                last_capability,
+                in_memory,
+                uid_map,
+                gid_map,
+                landlock,
+                refusal,
+                memory_idmapped,
+            ):
                 facts = probe.host_facts(
                     rootless=rootless,
                     last_capability=last_capability,
@@ -371,6 +395,8 @@ def _introduce(
                     uid_map=uid_map,
                     gid_map=gid_map,
                     landlock=landlock,
+                    userns_refusal=probe.userns_refusal(*refusal) if refusal else "",
+                    memory_idmapped=memory_idmapped,
                 )
                 return fds[0], fds[1], facts, folder
 

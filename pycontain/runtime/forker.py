@@ -18,7 +18,7 @@ import signal
 import socket
 
 from pycontain.kernel import descriptors, privileges, syscalls
-from pycontain.runtime import perform
+from pycontain.runtime import perform, users
 from pycontain.runtime.child import Spare, calls_of
 
 _CHANNEL, _PID_NAMESPACE = 3, 4  # the descriptors that it keeps
@@ -29,6 +29,8 @@ _PATIENCE = 1000  # milliseconds for a fork; somebody of the host may have stopp
 
 TYPE_CHECKING = False  # as in pycontain/__init__.py
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pycontain.runtime.calls import Calls
 
 
@@ -39,7 +41,8 @@ class Forker:
         self.channel = channel
         self.pid = pid
         self.pidfd = pidfd
-        self.asked: dict[str, bytes] = {}  # spares on their way, by what they are for
+        # Spares on their way, by what they are for: the first steps, and the first of the ids in a user namespace.
+        self.asked: dict[str, tuple[bytes, tuple[int, int] | None]] = {}
 
     @classmethod
     def start(cls, pid_namespace: int, last_capability: int, limit: int) -> Forker:
@@ -57,19 +60,25 @@ class Forker:
             theirs.close()
         return cls(ours, pid, pidfd)
 
-    def ask(self, purpose: str, prefix: bytes, container: int | None = None) -> None:
-        """Order a spare that has done *prefix*, unless one for the same *purpose* is on its way.
+    def ask(
+        self,
+        purpose: str,
+        prefix: bytes,
+        container: int | None = None,
+        first: tuple[int, int] | None = None,
+    ) -> bool:
+        """Order a spare that has done *prefix*; whether it could be.
 
-        For an exec, *container* is the pidfd of that container.
+        For an exec, *container* is the pidfd of that container. With its own user namespace, it maps the range of ids
+        from *first* on.
         """
-        if purpose in self.asked:
-            return
         try:
-            packet = marshal.dumps((purpose, prefix))
+            packet = marshal.dumps((purpose, prefix, first))
             socket.send_fds(self.channel, [packet], () if container is None else (container,))
         except OSError:  # the prefix is too long for a packet, or the forker has just died: starts do without
-            return
-        self.asked[purpose] = prefix
+            return False
+        self.asked[purpose] = prefix, first
+        return True
 
     def wait(self) -> bool:
         """Whether :meth:`answer` has something to return now, or soon."""
@@ -77,8 +86,8 @@ class Forker:
         poll.register(self.channel, select.POLLIN)
         return bool(poll.poll(_PATIENCE))
 
-    def answer(self) -> tuple[str, Spare | None] | None:
-        """The next spare and what it is for; no spare when the host is short of something; None when it has died."""
+    def answer(self) -> tuple[str, Spare | None, tuple[int, int] | None] | None:
+        """What the next spare is for, the spare, and its ids; no spare when the host is short of something; None when it has died."""
         try:
             packet, fds, _ = descriptors.receive(self.channel, _NAME_LIMIT, 2, socket.MSG_DONTWAIT)
         except OSError:
@@ -86,11 +95,11 @@ class Forker:
         if not packet:
             return None
         purpose, pid = marshal.loads(packet)
-        prefix = self.asked.pop(purpose)
+        prefix, first = self.asked.pop(purpose)
         if len(fds) < 2:
-            return purpose, None
+            return purpose, None, first
         pidfd, line = fds
-        return purpose, Spare(pid, pidfd, socket.socket(fileno=line), prefix)
+        return purpose, Spare(pid, pidfd, socket.socket(fileno=line), prefix), first
 
 
 def _serve(channel: socket.socket, pid_namespace: int, last_capability: int, limit: int) -> None:
@@ -107,13 +116,18 @@ def _serve(channel: socket.socket, pid_namespace: int, last_capability: int, lim
             packet, fds, _ = descriptors.receive(channel, _REQUEST_LIMIT, 1)
             if not packet:
                 os._exit(0)
-            purpose, prefix = marshal.loads(packet)
+            purpose, prefix, first = marshal.loads(packet)
             if prefix not in known:
                 if len(known) == _PREFIXES_KEPT:
                     known.clear()
                 known[prefix] = calls_of(prefix)
             prepared = perform.Child(last_capability, limit)
-            spare = Spare.make(prefix, known[prefix], prepared, _fork_into if fds else fork_sibling, *fds)
+            fork = _fork_into if fds else fork_sibling if first is None else _with_ids(first)
+            spare = None
+            try:
+                spare = Spare.make(prefix, known[prefix], prepared, fork, *fds)
+            except OSError:
+                pass  # the command itself will say so with better words
             answer = marshal.dumps((purpose, 0 if spare is None else spare.pid))
             if spare is None:
                 channel.send(answer)
@@ -130,6 +144,11 @@ def _serve(channel: socket.socket, pid_namespace: int, last_capability: int, lim
 def fork_sibling(flags: int, _container: int = -1) -> tuple[int, int]:
     """clone3(2) a child of the caller's parent; it sends SIGCHLD as the caller does."""
     return syscalls.clone3(flags | syscalls.CLONE_PARENT, exit_signal=0)
+
+
+def _with_ids(first: tuple[int, int]) -> Callable[[int, int], tuple[int, int]]:
+    """The same into a user namespace, which gets the ids from *first* on."""
+    return lambda flags, _container: users.fork(first, lambda: fork_sibling(flags))
 
 
 def _fork_into(flags: int, container: int) -> tuple[int, int]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 # Where in the zygote's working directory every child mounts its trees: each has its own mount namespace.
-ROOT, FILES, STAGE = "root", "files", "stage"
+ROOT, FILES, STAGE, NODES = "root", "files", "stage", "nodes"
 
 _IN_ROOT = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 _PLAIN = _IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS
@@ -58,9 +58,11 @@ class Child:
     def __init__(self, last_capability: int, descriptors: int) -> None:
         self.last_capability = last_capability
         self.descriptors = descriptors  # the soft RLIMIT_NOFILE of the owner
+        self.folder = ""
         self.root = -1  # the stage, until the overlay is mounted
         self.stage = -1
         self.files = -1
+        self.trees: list[int] = []  # what the zygote has cloned, by number; -1 when it is attached and closed
         self.installed = 0
         self.kernel_devices: set[int] = set()  # st_dev of the /proc and /sys that we mounted
         self.has_input = False
@@ -209,22 +211,42 @@ def mount_layer(child: Child, options: str) -> None:
     os.mkdir(f"{child.folder}/work", 0o755)
 
 
-def mount_overlay(child: Child, lowerdirs: Sequence[str], options: Sequence[str]) -> None:
+def mount_overlay(
+    child: Child,
+    lowerdirs: Sequence[str],
+    options: Sequence[str],
+    layers: Sequence[tuple[int, str]] = (),
+    layer: int = -1,
+) -> None:
     """mount(2) the root at :data:`ROOT` and open it.
 
     Names that overlayfs would have to unescape, and lists longer than a page, go as descriptors instead.
+
+    Trees must be in our mount namespace before overlayfs takes them (clone_private_mount, until Linux 6.15). They are
+    attached below the place of the root, and go with the old root when we pivot.
     """
     opened: list[int] = []
+    folder = child.folder
+    if layers:
+        used = {tree for tree, _ in layers} | ({layer} if layer >= 0 else set())
+        place = os.open(ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        for tree in used:
+            syscalls.move_mount(child.trees[tree], place)
+        os.close(place)
+        lowerdirs = [f"{_through(child.trees[tree])}/{name}" for tree, name in layers]
+        if layer >= 0:
+            folder = _through(child.trees[layer])
     text = ":".join(lowerdirs)
     if len(text) > 3800 or any(mark in path for path in lowerdirs for mark in ":,\\"):
         opened = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in lowerdirs]
         text = ":".join(map(_through, opened))
-    settings = ",".join(
-        (f"lowerdir={text}", f"upperdir={child.folder}/upper", f"workdir={child.folder}/work", *options)
-    )
+    settings = ",".join((f"lowerdir={text}", f"upperdir={folder}/upper", f"workdir={folder}/work", *options))
     syscalls.mount("overlay", ROOT, "overlay", syscalls.MS_NODEV, settings)
     for fd in opened:
         os.close(fd)
+    if layers:
+        for tree in used:
+            _close_tree(child, tree)
     child.stage = child.root
     child.root = os.open(ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -234,6 +256,23 @@ def set_root_status(child: Child, mode: int, uid: int, gid: int) -> None:
     del child
     os.chown(ROOT, uid, gid)
     os.chmod(ROOT, mode)
+
+
+def _close_tree(child: Child, tree: int) -> None:
+    os.close(child.trees[tree])
+    child.trees[tree] = -1
+
+
+def attach_tree(child: Child, tree: int, target: str) -> None:
+    """Attach a tree that the zygote has cloned."""
+    fd = child.trees[tree]
+    place = _mount_point(child, target, directory=stat.S_ISDIR(os.fstat(fd).st_mode))
+    try:
+        _refuse_kernel_files(child, place)
+        syscalls.move_mount(fd, place)
+    finally:
+        os.close(place)
+    _close_tree(child, tree)
 
 
 def mount_stage(child: Child) -> None:
@@ -500,10 +539,11 @@ def pivot_root(child: Child) -> None:
     # pivot_root(2), NOTES: old and new root are stacked at "." now, the old one on top.
     syscalls.umount2(".", syscalls.MNT_DETACH)
     os.chdir("/")
-    for fd in (child.root, child.stage, child.files):
+    for fd in (child.root, child.stage, child.files, *child.trees):
         if fd >= 0:
             os.close(fd)
     child.root = child.stage = child.files = -1
+    child.trees = []
     # From now on an import would execute what the image has in the place of a module.
     sys.meta_path.clear()
     _read_nothing(child)
@@ -640,7 +680,13 @@ def set_seccomp(child: Child, program: bytes, name: str) -> None:
     seccomp.set_filter(program)
 
 
-def join_cgroup(child: Child, *_: object) -> None:
+def join_session_keyring(child: Child) -> None:
+    """keyctl(2)."""
+    del child
+    syscalls.join_session_keyring()
+
+
+def of_the_zygote(child: Child, *_: object) -> None:
     """Nothing: the zygote has done it, at the clone or before it gave a spare its task. The step keeps its place in the plan."""
     del child
 
@@ -651,16 +697,35 @@ def unshare_cgroup(child: Child) -> None:
     syscalls.unshare(syscalls.CLONE_NEWCGROUP)
 
 
+def _write_time_offsets(offsets: str) -> None:
+    with open("/proc/self/timens_offsets", "wb", buffering=0) as file:
+        file.write(offsets.encode())
+
+
 def set_time_offset(child: Child, offsets: str) -> None:
     """unshare(2) and setns(2)."""
     before = time.monotonic()
     syscalls.unshare(syscalls.CLONE_NEWTIME)
-    with open("/proc/self/timens_offsets", "wb", buffering=0) as file:
-        file.write(offsets.encode())
+    try:
+        _write_time_offsets(offsets)
+    except PermissionError:
+        # The files of who is not dumpable belong to the host's root, and in a user namespace of our own we are not root.
+        privileges.set_dumpable()
+        try:
+            _write_time_offsets(offsets)
+        finally:
+            privileges.set_not_dumpable()
     namespace = os.open("/proc/self/ns/time_for_children", os.O_RDONLY | os.O_CLOEXEC)
     syscalls.setns(namespace, syscalls.CLONE_NEWTIME)
     os.close(namespace)
     child.ahead = time.monotonic() - before
+
+
+def become_root() -> None:
+    """Take the ids 0 of the user namespace that we are in."""
+    os.setgroups(())
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
 
 
 def join_namespaces(child: Child, flags: int) -> None:
@@ -670,6 +735,8 @@ def join_namespaces(child: Child, flags: int) -> None:
     if flags & syscalls.CLONE_NEWTIME:
         child.ahead = time.monotonic() - before
     os.close(4)
+    if flags & syscalls.CLONE_NEWUSER:  # we have all capabilities there, and are nobody until we take its ids
+        become_root()
     child.hostname = os.uname().nodename
     _read_nothing(child)
 
@@ -708,7 +775,13 @@ DOERS: dict[str, Callable[..., None]] = {
     "SetNoNewPrivs": set_no_new_privs,
     "SetLandlock": set_landlock,
     "SetSeccomp": set_seccomp,
-    "JoinCgroup": join_cgroup,
+    "JoinCgroup": of_the_zygote,
+    "MapIds": of_the_zygote,
+    "GivePipes": of_the_zygote,
+    "CloneTree": of_the_zygote,
+    "CloneDevice": of_the_zygote,
+    "AttachTree": attach_tree,
+    "JoinSessionKeyring": join_session_keyring,
     "UnshareCgroup": unshare_cgroup,
     "SetTimeOffset": set_time_offset,
     "JoinNamespaces": join_namespaces,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _CAP_SYS_ADMIN = 21
+_RANGE = 65_536
+_PRIVATE = (0x4000_0000, 0x4000_0000, (0x6FFF_0000 - 0x4000_0000) // _RANGE)
 
 
 def read_setting(path: str) -> str | None:
@@ -84,6 +86,43 @@ def subordinate_ids(path: str, uid: int) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
+def id_pool() -> tuple[tuple[int, int, int], ...]:
+    """Where root's containers may have ranges of 65,536 ids, each ``(first uid, first gid, how many ranges)``.
+
+    Those that subuid(5) and subgid(5) grant to root; without any, numbers that nobody else gives away: above
+    SUB_UID_MAX of login.defs(5), in the range that systemd leaves to containers. Empty where none of them is mapped.
+    """
+    granted = zip(subordinate_ids("/etc/subuid", 0), subordinate_ids("/etc/subgid", 0), strict=False)
+    pool = tuple((uid, gid, min(uids, gids) // _RANGE) for (uid, uids), (gid, gids) in granted)
+    maps = [parse_id_map(read_setting(f"/proc/self/{name}") or "") for name in ("uid_map", "gid_map")]
+    return tuple(
+        (uid, gid, count)
+        for uid, gid, count in pool or (_PRIVATE,)
+        if count and all(_covers(lines, first, count) for lines, first in zip(maps, (uid, gid), strict=True))
+    )
+
+
+def _covers(lines: tuple[IdRange, ...], first: int, count: int) -> bool:
+    return any(line.inside <= first and first + count * _RANGE <= line.inside + line.count for line in lines)
+
+
+def userns_refusal(tried: str, number: int) -> str:
+    """Why root's containers have no user namespace of their own here: *tried* failed with errno *number*."""
+    release = ".".join(map(str, kernel_version()))
+    match tried:
+        case "ids":
+            return "this process has no ids to give away"
+        case "proc" | "sysfs":
+            return f"a user namespace may not mount {tried} here, because parts of it are covered"
+        case "layers" if number == errno.EINVAL:
+            return f"the file system of the state folder cannot be idmapped on Linux {release}"
+        case "overlay":
+            return f"the state folder cannot hold an overlay of idmapped layers on Linux {release} (it came with 5.19)"
+        case "namespace" if number == errno.ENOSPC:
+            return "no user namespace can be made: user.max_user_namespaces is reached"
+    return f"no user namespace can be made: {os.strerror(number)}"
+
+
 def find_program(name: str) -> str | None:
     """The first executable *name* in PATH, or in the places where set-user-ID tools lie."""
     for folder in (*os.get_exec_path(), "/usr/bin", "/bin", "/usr/sbin"):
@@ -94,7 +133,15 @@ def find_program(name: str) -> str | None:
 
 
 def host_facts(
-    *, rootless: bool, last_capability: int, layers_in_memory: bool, uid_map: str, gid_map: str, landlock: int
+    *,
+    rootless: bool,
+    last_capability: int,
+    layers_in_memory: bool,
+    uid_map: str,
+    gid_map: str,
+    userns_refusal: str,
+    memory_idmapped: bool,
+    landlock: int,
 ) -> HostFacts:
     """This host, with what only the zygote can know."""
     return HostFacts(
@@ -108,6 +155,8 @@ def host_facts(
         last_capability=last_capability,
         landlock=landlock,
         layers_in_memory=layers_in_memory,
+        userns_refusal=userns_refusal,
+        memory_idmapped=memory_idmapped,
     )
 
 

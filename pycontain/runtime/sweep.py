@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _SPARE_LAYERS = 2
 _AT_ONCE = 256  # entries that the zygote removes itself; for more it forks
+# The working directory of children, some of whom are not root any more; who is not below it already cannot come by.
+_PASSABLE = 0o711
 _MARK, _SIGNATURE, _JOURNAL = "lock", b"pycontain\n", "cgroups"
 
 
@@ -85,7 +87,8 @@ class OwnerFolder:
         folder = cls(path, lock)
         try:
             os.mkdir(folder.images, 0o700)
-            os.mkdir(folder.layers, 0o700)
+            os.mkdir(folder.layers)
+            os.chmod(folder.layers, _PASSABLE)
             folder.make_places()
         except OSError:
             remove_tree(path)
@@ -94,7 +97,7 @@ class OwnerFolder:
 
     def make_places(self) -> None:
         """Make the directories where children mount, in the caller's mount namespace."""
-        for name in ("root", "files", "stage"):
+        for name in ("root", "files", "stage", "nodes"):
             os.mkdir(f"{self.layers}/{name}", 0o700)
 
     def holds_layers(self, *, rootless: bool) -> bool:
@@ -148,11 +151,11 @@ class OwnerFolder:
     def remove(self) -> None:
         """Unmount and remove the folder; the zygote is about to end."""
         os.chdir("/")
-        for place in (self.images, self.layers):
+        for place in (self.images, f"{self.layers}/nodes", self.layers):
             try:
                 syscalls.umount2(place, syscalls.MNT_DETACH)
             except OSError as error:
-                if error.errno != errno.EINVAL:  # layers are on disk, usually
+                if error.errno != errno.EINVAL:  # layers are on disk, usually, and there are no devices
                     raise
         remove_tree(self.path)
 

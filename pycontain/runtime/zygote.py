@@ -12,6 +12,7 @@ request                                           then
 ``start id options plan …`` + fds                 a container; its channel reports ``pid``, ``failed``,
                                                   ``started``, ``result`` and at last ``gone``
 ``apply target …`` + fds                          a child that applies a layer to a directory and reports
+``idmaps path …`` + fd                            whether each can be a layer in a user namespace of its own
 ``exec container id options plan …`` + fds        the same for one more command in a running container
 ``group container controllers`` + fd              its control group, made if it has none with these controllers:
                                                   ``group parts pids`` + fds, or ``unsupported``, ``failed``
@@ -35,7 +36,7 @@ import socket
 import time
 
 from pycontain.kernel import descriptors, landlock, privileges, syscalls
-from pycontain.runtime import child, perform, supervise, sweep
+from pycontain.runtime import child, perform, supervise, sweep, users
 from pycontain.runtime.forker import Forker
 
 TYPE_CHECKING = False  # importing typing would cost the zygote 6 ms and 1 MB
@@ -123,6 +124,10 @@ class Zygote:
         self.children: dict[int, Running] = {}  # by pidfd and by channel
         self.containers: dict[str, Running] = {}
         self.prefix = b""  # the first steps of the last plan, for the next spare
+        self.own = False  # whether that plan had a user namespace of its own
+        self.ranges: users.Ranges | None = None  # of ids, for root's containers
+        self.users: dict[int, users.Users] = {}  # user namespaces, by the pid of their first process
+        self.trial: users.Trial | None = None
         self.spare: child.Spare | None = None
         self.spares: dict[str, child.Spare] = {}  # for the next exec in a container that had one lately
         self.forker: Forker | None = None  # made when there is something to fork
@@ -137,6 +142,16 @@ class Zygote:
         self.closing = False
         self.poll.register(control, select.EPOLLIN)
         self.poll.register(owner, select.EPOLLIN)
+
+    def try_users(self, pool: tuple[Any, ...]) -> tuple[tuple[Any, ...], bool]:
+        """See whether containers can have user namespaces of their own, and trees in memory be translated into them."""
+        self.ranges = users.Ranges(pool, users.open_locks(os.path.dirname(self.state.path)))
+        layer = self.state.take_layer()
+        self.trial = users.Trial(self.ranges, _fork, self._new_child, layer)
+        cleaner = self.state.give_back(layer)
+        if cleaner:
+            self.adopt(cleaner)
+        return self.trial.refusal, self.trial.idmaps(self.state.images)
 
     def run(self) -> None:
         """Serve until the owner has gone or says close; then end everything, and wait until it has ended."""
@@ -213,6 +228,8 @@ class Zygote:
                 self._show_group(fds, *arguments)
             case "apply":
                 self._apply(fds, arguments)
+            case "idmaps":
+                self._idmaps(fds, arguments)
             case _:
                 raise ValueError(f"unknown request {verb!r}")
 
@@ -278,7 +295,7 @@ class Zygote:
         if task.options & child.PROFILE:  # who asks where the time goes wants to see all of it
             return None
         if self.forker is not None and self.spare is None:
-            self.forker.ask(_START, task.prefix)
+            self._ask(self.forker, _START, task.prefix, own=bool(task.trees))
             while self.spare is None and self.forker is not None and _START in self.forker.asked:
                 if self.forker.wait():
                     self._receive_spare(self.forker)
@@ -365,11 +382,51 @@ class Zygote:
 
     def _clone(self, task: child.Task, fds: list[int], group: Group | None) -> tuple[int, int]:
         """A child of its own for *task*; the next one may find a spare for the same first steps."""
+        self.prefix, self.own = task.prefix, bool(task.trees)
+        if task.trees:
+            return self._clone_own(task, fds, group)
         pid, pidfd = _fork(child.flags_of(marshal.loads(task.prefix)), group)
         if pid == 0:
             child.live(self._new_child(), task, fds, group=group)
-        self.prefix = task.prefix
         return pid, pidfd
+
+    def _clone_own(self, task: child.Task, fds: list[int], group: Group | None) -> tuple[int, int]:
+        """The same with a user namespace of its own: only when that is there can be translated what it shall be given."""
+        first = self._take_ids()
+
+        def fork(flags: int, _container: int) -> tuple[int, int]:
+            return users.fork(first, lambda: _fork(flags, group))
+
+        assert self.ranges is not None
+        try:
+            spare = child.Spare.make(task.prefix, child.Doers(task.prefix), self._new_child(), fork)
+        except OSError:
+            self.ranges.give_back(first)
+            raise
+        self._know(spare, first)
+        taken = self._give(spare, task, fds, group)
+        if taken is None:
+            raise OSError(errno.ECHILD, os.strerror(errno.ECHILD))
+        return taken
+
+    def _take_ids(self) -> tuple[int, int]:
+        assert self.ranges is not None
+        try:
+            return self.ranges.take()
+        except OSError as error:
+            raise users.refused(users.MAP_INDEX, error) from error
+
+    def _free_ids(self, pid: int) -> None:
+        """The first process of a PID namespace was reaped, so all others there have ended, too."""
+        if pid in self.users:
+            self.users.pop(pid).end()
+
+    def _know(self, spare: child.Spare, first: tuple[int, int] | None) -> None:
+        """Watch a spare: when its container ends the kernel kills it, and waits until somebody has reaped it."""
+        self._watch(Running(_SPARE, spare.pid, spare.pidfd, None))
+        if first is not None:
+            assert self.ranges is not None
+            self.users[spare.pid] = users.Users(self.ranges, first, spare.pidfd)
 
     def _new_child(self) -> perform.Child:
         return perform.Child(self.last_capability, self.descriptors)
@@ -379,14 +436,40 @@ class Zygote:
     ) -> tuple[int, int] | None:
         if spare is None:
             return None
-        if spare.take(task, fds, group):
-            del self.children[spare.pidfd]  # it will be known as something else
-            self.poll.unregister(spare.pidfd)
-            self.lines[spare.line.fileno()] = spare.line
-            self.poll.register(spare.line, select.EPOLLIN)
-            return spare.pid, spare.pidfd
+        if spare.fits(task):
+            return self._give(spare, task, fds, group)
         self._dismiss(spare)
         return None
+
+    def _give(
+        self, spare: child.Spare, task: child.Task, fds: list[int], group: Group | None
+    ) -> tuple[int, int] | None:
+        """Give *task* to a spare that fits; None, and it is dismissed, when it is of no more use."""
+        trees: list[int] = []
+        try:
+            if task.trees:
+                own = self.users[spare.pid]
+                if own.namespace < 0:
+                    self._dismiss(spare)
+                    return None
+                own.give_pipes(fds[1:])
+                trees = own.clone_trees(task.trees, task.folder)
+                own.close()
+            taken = spare.take(task, [*fds, *trees], group)
+        except OSError:
+            self._dismiss(spare)
+            raise
+        finally:
+            for fd in trees:
+                os.close(fd)
+        if not taken:
+            self._dismiss(spare)
+            return None
+        del self.children[spare.pidfd]  # it will be known as something else
+        self.poll.unregister(spare.pidfd)
+        self.lines[spare.line.fileno()] = spare.line
+        self.poll.register(spare.line, select.EPOLLIN)
+        return spare.pid, spare.pidfd
 
     def _release(self, fd: int) -> None:
         """The payload of a spare's task runs, or will never: it has let go of its line."""
@@ -398,6 +481,7 @@ class Zygote:
 
     def _lose_spare(self, pid: int) -> None:
         """A spare has ended, dismissed or killed."""
+        self._free_ids(pid)
         if self.spare is not None and self.spare.pid == pid:
             self.spare.line.close()
             self.spare = None
@@ -413,11 +497,25 @@ class Zygote:
         forker = self.forker or self._make_forker()
         if forker is None:
             return
-        if start:
-            forker.ask(_START, self.prefix)
+        try:
+            if start:
+                self._ask(forker, _START, self.prefix, own=self.own)
+        except OSError:
+            pass  # there are no ids left, as the next start will say
         for ident, prefix in self.wanted.items():
-            forker.ask(ident, prefix, self.containers[ident].pidfd)
+            self._ask(forker, ident, prefix, self.containers[ident].pidfd)
         self.wanted.clear()
+
+    def _ask(
+        self, forker: Forker, purpose: str, prefix: bytes, container: int | None = None, *, own: bool = False
+    ) -> None:
+        """Order a spare, with ids of its *own*, unless one for the same purpose is on its way."""
+        if purpose in forker.asked:
+            return
+        first = self._take_ids() if own else None
+        if not forker.ask(purpose, prefix, container, first) and first is not None:
+            assert self.ranges is not None
+            self.ranges.give_back(first)
 
     def _make_forker(self) -> Forker | None:
         try:
@@ -444,11 +542,12 @@ class Zygote:
         if answer is None:
             self._dismiss_forker()
             return
-        purpose, spare = answer
+        purpose, spare, first = answer
         if spare is None:
+            # With ids, it may have been forked and ended for want of them; then nobody else has them until it is reaped.
+            self.strangers = self.strangers or first is not None
             return
-        # When its container ends the kernel kills it, and waits until somebody has reaped it.
-        self._watch(Running(_SPARE, spare.pid, spare.pidfd, None))
+        self._know(spare, first)
         if purpose == _START:
             self.spare = spare
         elif purpose in self.containers and purpose not in self.spares:
@@ -486,6 +585,8 @@ class Zygote:
                 self._branch(container, f"exec-{task.ident[:12]}") if task.options & child.BOUNDED else None
             )
             group = branch or container.group
+            if container.pid in self.users:
+                self.users[container.pid].give_pipes(fds[1:])
             taken = self._hand_to(self.spares.pop(target, None), task, fds, group)
             pid, pidfd = taken or self._fork_into(container, 0, group)
             if pid == 0:
@@ -523,10 +624,18 @@ class Zygote:
             os.close(fd)
         self._watch(Running("apply", pid, pidfd, socket.socket(fileno=fds[0])))
 
+    def _idmaps(self, fds: list[int], paths: list[str]) -> None:
+        """Say of each path whether it can be a layer of a container with its own user namespace."""
+        assert self.trial is not None
+        channel = socket.socket(fileno=fds[0])
+        say(channel, "idmaps", *map(self.trial.idmaps, paths))
+        self._drop(channel, fds)
+
     def _refuse(self, channel: socket.socket, fds: list[int], folder: str, error: OSError) -> None:
         if folder:
             self.state.give_back(folder)
-        say(channel, "failed", _CLONE_INDEX, error.errno, str(error.filename or ""))
+        index = error.index if isinstance(error, users.Refused) else _CLONE_INDEX
+        say(channel, "failed", index, error.errno, str(error.filename or ""))
         self._drop(channel, fds)
 
     def _drop(self, channel: socket.socket, fds: list[int]) -> None:
@@ -635,6 +744,7 @@ class Zygote:
         channel.close()
 
     def _clear(self, container: Running) -> None:
+        self._free_ids(container.pid)
         del self.containers[container.ident]
         self._dismiss_exec_spares(container.ident)
         for branch in container.branches:
@@ -722,7 +832,9 @@ def main(control: socket.socket, owner: int, state_folder: str, *, rootless: boo
     try:
         state = own_folder(state_folder, rootless=rootless)
         verdict = "refused"
-        zygote = set_the_stage(control, owner, own, state)
+        # The ranges of ids that root's containers may have.
+        pool = None if rootless else marshal.loads(control.recv(_REQUEST_LIMIT))
+        zygote = set_the_stage(control, owner, own, state, pool)
     except OSError as error:
         import traceback  # noqa: PLC0415 - big, and needed by failures alone
 
@@ -749,14 +861,17 @@ def own_folder(state_folder: str, *, rootless: bool) -> sweep.OwnerFolder:
     state.in_memory = not state.holds_layers(rootless=rootless)
     if state.in_memory:
         os.chdir("/")
-        syscalls.mount("tmpfs", state.layers, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=0700")
+        syscalls.mount("tmpfs", state.layers, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=0711")
         os.chdir(state.layers)
+        state.spare.clear()  # they are below this mount
         state.make_places()
     return state
 
 
-def set_the_stage(control: socket.socket, owner: int, own: int, state: sweep.OwnerFolder) -> Zygote:
-    """Prepare mounts, start the sweep, tell the owner."""
+def set_the_stage(
+    control: socket.socket, owner: int, own: int, state: sweep.OwnerFolder, pool: tuple[Any, ...] | None
+) -> Zygote:
+    """Prepare mounts, start the sweep, try what root's containers can have, tell the owner."""
     privileges.set_name("pycontain-zygote")
     # Inherited by every child until it executes something else: nobody inside may trace it, or reach this interpreter
     # through its /proc/<pid>/exe (CVE-2019-5736).
@@ -770,12 +885,14 @@ def set_the_stage(control: socket.socket, owner: int, own: int, state: sweep.Own
         zygote.adopt(sweeper)
     gc.freeze()  # what is there now is never collected, and not copied by the collector in a child
     gc.disable()
+    tried = zygote.try_users(pool) if pool is not None else ((), True)
     facts = (
         zygote.last_capability,
         state.in_memory,
         _read("uid_map"),
         _read("gid_map"),
         landlock.abi_version(),
+        *tried,
     )
     say(control, "ready", state.path, *facts, fds=(own, images))
     os.close(own)

@@ -11,22 +11,28 @@ from pycontain.sandbox.landlock import SCOPES, handled, mask_of, rules, scopes
 from pycontain.sandbox.paths import HostPath, RootPath, StagePath
 from pycontain.sandbox.plan import Plan
 from pycontain.sandbox.steps import (
+    AttachTree,
     BindDevice,
     BindMount,
     BringLoopbackUp,
     ChangeDirectory,
     Clone,
+    CloneDevice,
+    CloneTree,
     Content,
     DropBoundingSet,
     Execute,
     Fork,
+    GivePipes,
     InstallFile,
     JoinCgroup,
     JoinNamespaces,
+    JoinSessionKeyring,
     MakeDevice,
     MakeDirectory,
     MakeHostDevices,
     MakeLink,
+    MapIds,
     MaskPath,
     MountFiles,
     MountFilesystem,
@@ -62,7 +68,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pycontain.sandbox.host import HostFacts
-    from pycontain.sandbox.spec import SandboxSpec, Tmpfs
+    from pycontain.sandbox.spec import SandboxSpec, Tmpfs, UserNamespace
 
 _NAMESPACES = (
     Namespaces.CLONE_NEWNS
@@ -71,6 +77,7 @@ _NAMESPACES = (
     | Namespaces.CLONE_NEWIPC
     | Namespaces.CLONE_NEWNET
 )
+_IDS = 65_536  # images use ids up to nobody, 65534
 _CONFINED = MountFlags.MS_NOSUID | MountFlags.MS_NODEV | MountFlags.MS_NOEXEC
 
 # runtime-spec, config-linux, "Default Devices": name, major, minor.
@@ -111,12 +118,14 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
     return Plan(
         tuple(
             chain(
-                namespaces(),
+                namespaces(spec),
                 stage(spec, host),
                 devices(spec, host),
                 sysctls(spec),
+                nesting(spec),
                 kernel_masks(spec),
                 place_of_files(spec),
+                trees(spec),
                 cgroup(spec),
                 clocks(spec),
                 rootfs(spec, host),
@@ -137,14 +146,39 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
         ),
         host,
         left_out=(*spec.cgroup.left_out, *spec.left_out),
+        users=_users(spec.userns),
     )
 
 
-def namespaces() -> Iterator[Step]:
+def _users(userns: UserNamespace) -> str:
+    if userns.own:
+        return "own user namespace"
+    return f"the host's user namespace ({userns.because})" if userns.because else ""
+
+
+def namespaces(spec: SandboxSpec) -> Iterator[Step]:
     """A process in namespaces of its own, tied to the zygote's life."""
-    yield Clone(_NAMESPACES, because="own mounts, processes, hostname, queues and an empty network")
+    what = "own mounts, processes, hostname, queues and an empty network"
+    if spec.userns.own:
+        yield Clone(
+            Namespaces.CLONE_NEWUSER | _NAMESPACES, because=f"{what}; all of it belongs to users of its own"
+        )
+        yield MapIds(_IDS, because="root inside is nobody outside, and nobody of another container")
+    else:
+        yield Clone(_NAMESPACES, because=what)
     yield SetParentDeathSignal(because="it ends with the zygote, which ends with the owner")
+    yield from session_keyring()
     yield BringLoopbackUp(because="127.0.0.1 works inside")
+
+
+def session_keyring() -> Iterator[Step]:
+    """keyrings(7): a session keyring is inherited, and who has it has the keys in it."""
+    yield JoinSessionKeyring(
+        because="the owner's keys stay out of reach",
+        # A kernel without keys; a container's seccomp around us, which keeps all of them from us (EPERM); and a user's
+        # quota of keys, when the zygote's own, which is empty, is shared.
+        tolerate=(errno.ENOSYS, errno.EPERM, errno.EDQUOT),
+    )
 
 
 def stage(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
@@ -154,7 +188,7 @@ def stage(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
         "proc", StagePath("/proc"), _CONFINED, because="runtime-spec: /proc of the own processes"
     )
     # In a user namespace nothing in there may be written anyway, and one of another container may show it read-only only.
-    writable = spec.privileged and not host.rootless
+    writable = spec.privileged and not host.rootless and not spec.userns.own
     flags = _CONFINED if writable else _CONFINED | MountFlags.MS_RDONLY
     yield MountFilesystem("sysfs", StagePath("/sys"), flags, because="runtime-spec: /sys")
     yield MountFilesystem(
@@ -170,12 +204,14 @@ def devices(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
     """What is in /dev."""
     for name, major, minor in _DEVICES:
         path = StagePath(f"/dev/{name}")
-        if host.rootless:
+        if host.rootless or spec.userns.own:
             yield BindDevice(HostPath(f"/dev/{name}"), path, because="mknod(2) is not for user namespaces")
         else:
             yield MakeDevice(path, major, minor, because="runtime-spec: default device")
     if spec.privileged:
-        yield MakeHostDevices(bound=host.rootless, because=".privileged(): every device of the host")
+        yield MakeHostDevices(
+            bound=host.rootless or spec.userns.own, because=".privileged(): every device of the host"
+        )
     for target, link in _LINKS:
         yield MakeLink(target, StagePath(link), because="runtime-spec: default link")
     yield MakeDirectory(StagePath("/dev/pts"))
@@ -208,6 +244,16 @@ def sysctls(spec: SandboxSpec) -> Iterator[Step]:
             yield WriteSysctl(StagePath(f"/proc/sys/{swapped(name)}"), value, because=".sysctl()")
 
 
+def nesting(spec: SandboxSpec) -> Iterator[Step]:
+    """user_namespaces(7): inside of one more a process has all capabilities, and with them more of the kernel to attack."""
+    if spec.userns.own and "SYS_ADMIN" not in spec.capabilities:
+        yield WriteSysctl(
+            StagePath("/proc/sys/user/max_user_namespaces"),
+            "0",
+            because="no user namespaces inside; CAP_SYS_ADMIN would permit them, as in Docker's seccomp profile",
+        )
+
+
 def kernel_masks(spec: SandboxSpec) -> Iterator[Step]:
     """runtime-spec, config-linux: readonlyPaths and maskedPaths, as far as they lie in the kernel's own trees."""
     for path in filter(_is_of_the_kernel, spec.read_only_paths):
@@ -226,6 +272,48 @@ def place_of_files(spec: SandboxSpec) -> Iterator[Step]:
 
 def _is_of_the_kernel(path: RootPath) -> bool:
     return path.startswith(("/proc/", "/sys/"))
+
+
+def trees(spec: SandboxSpec) -> Iterator[Step]:
+    """What a process in a user namespace cannot take from the host by itself: the layers, and what is bound."""
+    if not spec.userns.own:
+        return
+    yield GivePipes(because="/dev/stdout can be opened again")
+    folders = _folders(spec)
+    for number, folder in enumerate(folders):
+        yield CloneTree(number, folder, because="layers keep on disk the owners that the image says")
+    if spec.layer_size is None:
+        yield CloneTree(len(folders), None, because="so does the writable layer")
+    # Who may mount may also remount: then what is read-only here would be written as its owner on the host.
+    idmapped = "SYS_ADMIN" not in spec.capabilities
+    binds = [(source, True, "part of the image, taken from the host") for source, _ in spec.rootfs.binds]
+    binds += [(mount.source, mount.read_only, ".mount()") for mount in spec.mounts]
+    for number, (source, read_only, reason) in enumerate(binds, _first_bind(spec)):
+        attributes = BindMount(source, RootPath("/"), read_only).attributes()
+        because = (
+            reason if idmapped else f"{reason}; not idmapped, since CAP_SYS_ADMIN could make it writable"
+        )
+        yield CloneTree(number, source, attributes, True, idmapped, fallback=True, because=because)
+    for number, device in enumerate(spec.devices, _first_bind(spec) + len(binds)):
+        yield CloneDevice(number, device.source, because=".device()")
+
+
+def _folder_of(lowerdir: HostPath) -> str:
+    return lowerdir.rsplit("/", 2)[0]
+
+
+def _folders(spec: SandboxSpec) -> tuple[HostPath, ...]:
+    """What to clone so that all lower directories are in it: the store's folder of snapshots, when several are there."""
+    lowerdirs = spec.rootfs.lowerdirs
+    near = [_folder_of(path) for path in lowerdirs]
+    return tuple(dict.fromkeys(
+        HostPath(folder) if folder and near.count(folder) > 1 else path
+        for path, folder in zip(lowerdirs, near, strict=True)
+    ))  # fmt: skip
+
+
+def _first_bind(spec: SandboxSpec) -> int:
+    return len(_folders(spec)) + (spec.layer_size is None)
 
 
 def cgroup(spec: SandboxSpec) -> Iterator[Step]:
@@ -252,13 +340,21 @@ def clocks(spec: SandboxSpec) -> Iterator[Step]:
 def rootfs(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
     """The layers, a writable one on top, what the image takes from the host, and what was staged."""
     # overlayfs: a user namespace may not set trusted.* attributes, so whiteouts use user.* (Linux 5.11).
-    options = ("userxattr",) if host.rootless else ()
+    options = ("userxattr",) if host.rootless or spec.userns.own else ()
     if spec.layer_size is not None:
         # tmpfs(5): the size counts no inodes, and an empty file is one.
         bounds = f"mode=0700,size={spec.layer_size},nr_inodes={spec.layer_size // _BYTES_PER_INODE}"
         yield MountLayer(bounds, because=".limits(disk=): a file system with an end, in memory")
+    layers: tuple[tuple[int, str], ...] = ()
+    layer = -1
+    if spec.userns.own:
+        layers, layer = _layers(spec), -1 if spec.layer_size is not None else len(_folders(spec))
     yield MountOverlay(
-        spec.rootfs.lowerdirs, options, because="image below, this container's writable layer on top"
+        spec.rootfs.lowerdirs,
+        options,
+        layers,
+        layer,
+        because="image below, this container's writable layer on top",
     )
     if (spec.rootfs.mode, spec.rootfs.uid, spec.rootfs.gid) != _NEW_LAYER:
         yield SetRootStatus(
@@ -266,23 +362,36 @@ def rootfs(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
         )
     for tmpfs in spec.scratch:
         yield _tmpfs(tmpfs, ".untrusted(): a place that can be written")
-    for source, target in spec.rootfs.binds:
-        yield BindMount(source, target, read_only=True, because="part of the image, taken from the host")
+    for number, (source, target) in enumerate(spec.rootfs.binds, _first_bind(spec)):
+        bind = BindMount(source, target, read_only=True, because="part of the image, taken from the host")
+        yield AttachTree(number, target, because=bind.because) if spec.userns.own else bind
     for path in _STAGED:
         yield MoveMount(path, because="from the stage, with what is mounted below")
 
 
+def _layers(spec: SandboxSpec) -> tuple[tuple[int, str], ...]:
+    """Each lower directory by the number of its tree and its name in there."""
+    folders = _folders(spec)
+    found = []
+    for path in spec.rootfs.lowerdirs:
+        tree = path if path in folders else HostPath(_folder_of(path))
+        found.append((folders.index(tree), path[len(tree) + 1 :]))
+    return tuple(found)
+
+
 def mounts(spec: SandboxSpec) -> Iterator[Step]:
     """What the user mounts, and the image's volumes: parents before children, whatever the order of the calls."""
-    wanted: list[tuple[RootPath, Step]] = [
-        (mount.target, BindMount(mount.source, mount.target, mount.read_only, because=".mount()"))
-        for mount in spec.mounts
-    ]
+    wanted: list[tuple[RootPath, Step]] = []
+    first = _first_bind(spec) + len(spec.rootfs.binds)
+    for number, mount in enumerate(spec.mounts, first):
+        bind = BindMount(mount.source, mount.target, mount.read_only, because=".mount()")
+        tree = AttachTree(number, mount.target, because=bind.because)
+        wanted.append((mount.target, tree if spec.userns.own else bind))
     wanted += [(tmpfs.target, _tmpfs(tmpfs, ".tmpfs()")) for tmpfs in spec.tmpfs]
-    wanted += [
-        (device.target, BindDevice(device.source, device.target, because=".device()"))
-        for device in spec.devices
-    ]
+    for number, device in enumerate(spec.devices, first + len(spec.mounts)):
+        node = BindDevice(device.source, device.target, because=".device()")
+        tree = AttachTree(number, device.target, because=node.because)
+        wanted.append((device.target, tree if spec.userns.own else node))
     wanted += [(path, volume(path, spec)) for path in spec.volumes if not _is_taken(path, spec)]
     yield from (step for _, step in sorted(wanted, key=lambda pair: pair[0].split("/")))
 
@@ -440,6 +549,7 @@ def compile_exec(spec: SandboxSpec, host: HostFacts) -> Plan:
                 join(spec),
                 limits(spec),
                 bounding_set(spec, host),
+                give_pipes(spec),
                 join_cgroup(spec),
                 whereabouts(spec),
                 privileges(spec, host),
@@ -456,11 +566,19 @@ def join(spec: SandboxSpec) -> Iterator[Step]:
     """A process in the container's PID namespace, then in all its others."""
     yield Fork(because="born in the container's pid namespace, where it can be traced to us")
     yield SetParentDeathSignal(because="it ends with the zygote, which ends with the owner")
-    clocks = Namespaces.CLONE_NEWTIME if spec.time_offset is not None else Namespaces(0)
-    yield JoinNamespaces(
-        _NAMESPACES & ~Namespaces.CLONE_NEWPID | Namespaces.CLONE_NEWCGROUP | clocks,
-        because="sees what the container sees; its root is the container's",
-    )
+    namespaces = _NAMESPACES & ~Namespaces.CLONE_NEWPID | Namespaces.CLONE_NEWCGROUP
+    if spec.userns.own:
+        namespaces |= Namespaces.CLONE_NEWUSER
+    if spec.time_offset is not None:
+        namespaces |= Namespaces.CLONE_NEWTIME
+    yield JoinNamespaces(namespaces, because="sees what the container sees; its root is the container's")
+    yield from session_keyring()
+
+
+def give_pipes(spec: SandboxSpec) -> Iterator[Step]:
+    """As at the start."""
+    if spec.userns.own:
+        yield GivePipes(because="/dev/stdout can be opened again")
 
 
 def join_cgroup(spec: SandboxSpec) -> Iterator[Step]:

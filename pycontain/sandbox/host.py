@@ -42,7 +42,9 @@ class HostFacts:
 
     ``rootless``: the zygote runs in a user namespace that it made, because the owner lacks CAP_SYS_ADMIN;
     ``landlock``: the version that its kernel has, 0 for none;
-    ``layers_in_memory``: the state folder's file system cannot hold an overlay's upper directory.
+    ``layers_in_memory``: the state folder's file system cannot hold an overlay's upper directory;
+    ``userns_refusal``: why root's containers can have no user namespace of their own, empty when they can;
+    ``memory_idmapped``: whether a tmpfs can be idmapped, and so the small trees that the owner makes.
     """
 
     kernel: tuple[int, int] = (6, 1)
@@ -55,6 +57,8 @@ class HostFacts:
     last_capability: int = 40
     landlock: int = 0
     layers_in_memory: bool = False
+    userns_refusal: str = ""
+    memory_idmapped: bool = True
 
     @property
     def single_id(self) -> bool:

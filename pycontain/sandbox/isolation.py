@@ -177,7 +177,7 @@ def namespaces(view: _View) -> Iterator[Wall]:
         "user namespace",
         view.in_user_namespace,
         _users(view),
-        "root inside is root of the machine, behind the other walls; .user() makes it somebody else",
+        f"{view.plan.users or 'shared'}: root inside is root of the machine, behind the other walls; .user() makes it somebody else",
     )
 
 
@@ -235,8 +235,8 @@ def kernel_surface(view: _View) -> Iterator[Wall]:
     yield view.wall(
         "keyrings",
         "default" in filters,
-        "keyctl(2), add_key(2) and request_key(2) are refused",
-        "no default filter refuses keyctl(2)",
+        "keyctl(2), add_key(2) and request_key(2) are refused, and the session keyring is a new one",
+        "no default filter refuses keyctl(2); the session keyring is a new one",
     )
 
 
@@ -297,7 +297,11 @@ def _option(options: str, name: str) -> str:
 
 def devices(view: _View) -> Iterator[Wall]:
     """mknod(2), cgroups(7)."""
-    given = [step.target for step in view.all(steps.BindDevice) if step.because == ".device()"]
+    nodes: list[steps.BindDevice | steps.AttachTree] = [
+        *view.all(steps.BindDevice),
+        *view.all(steps.AttachTree),
+    ]
+    given = [step.target for step in nodes if step.because == ".device()"]
     listed = any("devices" in step.controllers for step in view.all(steps.JoinCgroup))
     what = f"the usual six{''.join(f', {path}' for path in given)}"
     if listed:

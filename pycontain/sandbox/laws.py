@@ -20,6 +20,7 @@ _MOUNTING = (
     steps.MountOverlay,
     steps.MountFilesystem,
     steps.BindMount,
+    steps.AttachTree,
     steps.BindDevice,
     steps.InstallFile,
     steps.MaskPath,
@@ -56,6 +57,7 @@ def nothing_covers_a_mask(plan: Plan) -> Iterator[str]:
     covering = (
         steps.MountFilesystem,
         steps.BindMount,
+        steps.AttachTree,
         steps.BindDevice,
         steps.InstallFile,
         steps.WritablePath,
@@ -83,15 +85,51 @@ def the_stage_is_left_with_the_root(plan: Plan) -> Iterator[str]:
             yield f"what step {place} builds never reaches the root"
 
 
+_FOR_THE_CHILD = (steps.MapIds, steps.GivePipes, steps.CloneTree, steps.CloneDevice, steps.JoinCgroup)
+
+
 def one_clone_and_first(plan: Plan) -> Iterator[str]:
-    """The zygote acts first; after the clone only the child does, but that the zygote lets it into its control group."""
+    """The zygote acts first; after the clone only the child does, but for what the zygote does for it."""
     if _places(plan, steps.Clone) != [0]:
         yield "the plan does not begin with its one clone"
     yield from (
         f"step {n} of the zygote after the clone"
         for n, s in enumerate(plan.steps)
-        if n and s.role is Role.ZYGOTE and not isinstance(s, steps.JoinCgroup)
+        if n and s.role is Role.ZYGOTE and not isinstance(s, _FOR_THE_CHILD)
     )
+
+
+def ids_are_mapped_before_anything(plan: Plan) -> Iterator[str]:
+    """user_namespaces(7): until then the child is nobody, and what it makes would be nobody's."""
+    flags = next((step.flags for step in plan.steps if isinstance(step, steps.Clone)), steps.Namespaces(0))
+    if _places(plan, steps.MapIds) != [1] * (steps.Namespaces.CLONE_NEWUSER in flags):
+        yield "a user namespace has no ids, or there are ids and no namespace"
+
+
+def every_tree_is_used_once(plan: Plan) -> Iterator[str]:
+    """What the zygote clones is there before the child begins with the image, and nothing of it is left over."""
+    cloned = [step.number for step in plan.steps if isinstance(step, steps.CloneTree | steps.CloneDevice)]
+    used: list[int] = []
+    for step in plan.steps:
+        if isinstance(step, steps.AttachTree):
+            used.append(step.tree)
+        elif isinstance(step, steps.MountOverlay):
+            used += {tree for tree, _ in step.layers} | ({step.layer} - {-1})
+    if sorted(used) != cloned or cloned != list(range(len(cloned))):
+        yield f"the trees {cloned} are cloned and {sorted(used)} used"
+    if max(_places(plan, (steps.CloneTree, steps.CloneDevice)), default=0) > _first(
+        plan, steps.UnshareCgroup
+    ):
+        yield "a tree is cloned after the child has gone on"
+
+
+def who_may_mount_has_nothing_of_the_host_idmapped(plan: Plan) -> Iterator[str]:
+    """mount_setattr(2): with CAP_SYS_ADMIN a read-only tree can be made writable, and is written as its owner."""
+    mounts = any("SYS_ADMIN" in step.keep for step in plan.steps if isinstance(step, steps.SetCapabilities))
+    attached = {step.tree for step in plan.steps if isinstance(step, steps.AttachTree)}
+    for place, step in enumerate(plan.steps):
+        if isinstance(step, steps.CloneTree) and step.number in attached and step.idmapped and mounts:
+            yield f"step {place} lets the container's root write as the host's"
 
 
 def the_group_is_joined_before_it_becomes_the_view(plan: Plan) -> Iterator[str]:
@@ -212,6 +250,9 @@ ALL: tuple[Callable[[Plan], Iterator[str]], ...] = (
     nothing_covers_a_mask,
     the_stage_is_left_with_the_root,
     one_clone_and_first,
+    ids_are_mapped_before_anything,
+    every_tree_is_used_once,
+    who_may_mount_has_nothing_of_the_host_idmapped,
     the_group_is_joined_before_it_becomes_the_view,
     the_root_is_mounted_before_anything_in_it,
     no_new_privs_before_seccomp,

@@ -10,7 +10,16 @@ import attrs
 
 from pycontain.sandbox import capabilities
 from pycontain.sandbox.host import HostFacts
-from pycontain.sandbox.steps import Execute, JoinCgroup, ResolveUser, Step, UnshareCgroup
+from pycontain.sandbox.steps import (
+    CloneDevice,
+    CloneTree,
+    Execute,
+    GivePipes,
+    JoinCgroup,
+    ResolveUser,
+    Step,
+    UnshareCgroup,
+)
 
 WireStep = tuple[Any, ...]
 
@@ -46,7 +55,8 @@ def _plain(value: object) -> object:
 
 @attrs.frozen(repr=False)
 class Plan:
-    """The steps in order, and the host that they were compiled for. *left_out* names what it cannot keep of the spec.
+    """The steps in order, and the host that they were compiled for. *left_out* names what it cannot keep of the spec,
+    and *users* says in which user namespace the container is.
 
     ``print(plan)`` reads as strace(1) does, with the reason of each step; a notebook shows a table.
     """
@@ -55,10 +65,17 @@ class Plan:
     host: HostFacts = attrs.field(factory=HostFacts)
     title: str = ""
     left_out: tuple[str, ...] = ()
+    users: str = ""
 
     def wire(self) -> tuple[WireStep, ...]:
         """The steps as plain tuples, in the same order: a failure is an index into both."""
         return tuple(map(wire_of, self.steps))
+
+    def trees(self) -> tuple[WireStep, ...]:
+        """What the zygote clones for the child, as ``(index of the step, fields…)``."""
+        cloned = CloneTree | CloneDevice
+        steps = enumerate(self.steps)
+        return tuple((index, *wire_of(step)[2:]) for index, step in steps if isinstance(step, cloned))
 
     def prefix_length(self) -> int:
         """How many steps can be done in advance by a spare child, which does not know yet for which command.
@@ -66,7 +83,7 @@ class Plan:
         For a start those before the control group and the image matter, for an exec those before the group and the
         container's files do.
         """
-        late = JoinCgroup | UnshareCgroup | ResolveUser
+        late = GivePipes | JoinCgroup | UnshareCgroup | ResolveUser
         return next(place for place, step in enumerate(self.steps) if isinstance(step, late))
 
     def with_argv(self, argv: tuple[str, ...]) -> Plan:
@@ -85,8 +102,9 @@ class Plan:
         return "\n".join(lines)
 
     def _caption(self) -> str:
+        users = f", {self.users}" if self.users else ""
         missing = f", left out: {', '.join(self.left_out)}" if self.left_out else ""
-        return f"{self.title or 'plan'} on {self.host}{missing}"
+        return f"{self.title or 'plan'} on {self.host}{users}{missing}"
 
     def __repr__(self) -> str:
         return f"<Plan of {len(self.steps)} steps on {self.host}>"

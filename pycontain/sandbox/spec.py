@@ -109,6 +109,20 @@ class File:
 
 
 @attrs.frozen
+class UserNamespace:
+    """The user namespace of a container: one of its ``own``, with a range of ids, or that of the zygote, ``because``…
+
+    Only root's containers have their own: an ordinary user's zygote is in one already, and is not root outside.
+    """
+
+    own: bool = False
+    because: str = ""
+
+
+SHARED = UserNamespace()
+
+
+@attrs.frozen
 class SandboxSpec:
     """Everything that a plan is compiled from, apart from the host."""
 
@@ -138,5 +152,6 @@ class SandboxSpec:
     layer_size: int | None = None
     left_out: tuple[str, ...] = ()
     cgroup: Cgroup = NO_CGROUP
+    userns: UserNamespace = SHARED
     seccomp: bytes | None = attrs.field(default=None, repr=False)
     seccomp_name: str = "default"

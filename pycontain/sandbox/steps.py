@@ -137,6 +137,52 @@ class Clone(Step):
 
 
 @attrs.frozen
+class MapIds(Step):
+    """The zygote gives the child's user namespace *count* ids that no other container has, user_namespaces(7).
+
+    Before that the child waits; after it the child is root in that namespace, and nobody outside.
+    """
+
+    count: int
+
+    role: ClassVar[Role] = Role.ZYGOTE
+
+    def __str__(self) -> str:
+        maps = "; ".join(
+            f'write("/proc/CHILD/{name}", "0 IDS {self.count}")' for name in ("uid_map", "gid_map")
+        )
+        return f"{maps}; child: setgroups([]), setresgid(0, 0, 0), setresuid(0, 0, 0)"
+
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
+        """EAGAIN is what the zygote says when there is no range left."""
+        del path
+        if number == errno.EAGAIN:
+            return (
+                "no range of ids is left for another container",
+                "end some, or grant root more in /etc/subuid and /etc/subgid",
+            )
+        return None
+
+
+@attrs.frozen
+class GivePipes(Step):
+    """fchown(2) of the payload's pipes to the container's root, who may give them to the payload's user."""
+
+    role: ClassVar[Role] = Role.ZYGOTE
+
+    def __str__(self) -> str:
+        return "fchown(pipes, IDS, IDS)"
+
+
+@attrs.frozen
+class JoinSessionKeyring(Step):
+    """keyctl(2): an empty session keyring, so that none of the owner's keys is there."""
+
+    def __str__(self) -> str:
+        return "keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL)"
+
+
+@attrs.frozen
 class Fork(Step):
     """setns(2) into the container's PID namespace for the next child alone, and that child."""
 
@@ -243,7 +289,8 @@ class JoinNamespaces(Step):
     flags: Namespaces
 
     def __str__(self) -> str:
-        return f"setns(PIDFD, {_flags(self.flags)})"
+        root = "; setgroups([]); setresgid(0, 0, 0); setresuid(0, 0, 0)"
+        return f"setns(PIDFD, {_flags(self.flags)})" + root * (Namespaces.CLONE_NEWUSER in self.flags)
 
     def explain(self, number: int, path: str) -> tuple[str, str] | None:
         """The container may end at any moment."""
@@ -341,15 +388,21 @@ class MountLayer(Step):
 class MountOverlay(Step):
     """mount(2) of an overlay: the layers below, this container's own writable layer on top.
 
-    ``upperdir`` and ``workdir`` are in a folder of this container alone.
+    ``upperdir`` and ``workdir`` are in a folder of this container alone. *layers* says where in idmapped trees the lower
+    directories are, by number and name, and *layer* is the tree of that folder; without, they are found by their paths.
     """
 
     lowerdirs: tuple[HostPath, ...]
     options: tuple[str, ...] = ()
+    layers: tuple[tuple[int, str], ...] = ()
+    layer: int = -1
 
     def __str__(self) -> str:
-        lower = ":".join(self.lowerdirs)
-        options = ",".join((f"lowerdir={lower}", "upperdir=LAYER/upper", "workdir=LAYER/work", *self.options))
+        lower = ":".join([f"TREE{tree}/{name}".rstrip("/") for tree, name in self.layers] or self.lowerdirs)
+        upper = "LAYER" if self.layer < 0 else f"TREE{self.layer}"
+        options = ",".join(
+            (f"lowerdir={lower}", f"upperdir={upper}/upper", f"workdir={upper}/work", *self.options)
+        )
         return f'mount("overlay", ROOT, "overlay", MS_NODEV, {_quote(options)})'
 
     def explain(self, number: int, path: str) -> tuple[str, str] | None:
@@ -400,15 +453,7 @@ class BindMount(Step):
         )
 
     def __str__(self) -> str:
-        names = (
-            ("MOUNT_ATTR_RDONLY", self.read_only),
-            ("MOUNT_ATTR_NOSUID", self.nosuid),
-            (
-                "MOUNT_ATTR_NODEV",
-                self.nodev,
-            ),
-        )
-        attributes = "|".join(name for name, on in names if on) or "0"
+        attributes = _attributes(self.attributes())
         return (
             f"tree = open_tree({_quote(self.source)}, OPEN_TREE_CLONE|AT_RECURSIVE); "
             f"mount_setattr(tree, AT_RECURSIVE, {{attr_set={attributes}, propagation=MS_PRIVATE}}); "
@@ -419,14 +464,114 @@ class BindMount(Step):
         """Nearly always the source is missing or the user may not look at it."""
         if path != self.source:
             return _target_problem(self.target, number)
-        if number in _MISSING:
-            return f"the mount source {self.source} does not exist", "create it, or correct the path"
-        if number == errno.EACCES:
+        return _source_problem(self.source, number)
+
+
+@attrs.frozen
+class CloneTree(Step):
+    """open_tree(2) and mount_setattr(2) by the zygote, which may: a tree of the host, given to the child as number *number*.
+
+    Idmapped, an owner on disk is the same number inside, and nothing is chowned. *source* None is the folder of the
+    writable layer. With *fallback* a tree of a file system that cannot be idmapped is given as it is: its owners are
+    nobody inside.
+    """
+
+    number: int
+    source: HostPath | None
+    attributes: int = 0
+    recursive: bool = False
+    idmapped: bool = True
+    fallback: bool = False
+
+    role: ClassVar[Role] = Role.ZYGOTE
+
+    def __str__(self) -> str:
+        source = "LAYER" if self.source is None else _quote(self.source)
+        recursive = "|AT_RECURSIVE" * self.recursive
+        flags = "AT_RECURSIVE, " * self.recursive
+        attributes = _attributes(self.attributes | constants.MOUNT_ATTR_IDMAP * self.idmapped)
+        users = ", userns_fd=USERS" * self.idmapped
+        fallback = "; EINVAL: the same without MOUNT_ATTR_IDMAP" * (self.idmapped and self.fallback)
+        return (
+            f"TREE{self.number} = open_tree({source}, OPEN_TREE_CLONE{recursive}); "
+            f"mount_setattr(TREE{self.number}, {flags}{{attr_set={attributes}, propagation=MS_PRIVATE{users}}}){fallback}"
+        )
+
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
+        """Layers were tried before the plan was made; a mount source is the user's."""
+        del path
+        if self.source is None:
+            return None
+        if number == errno.EINVAL:
             return (
-                f"the mount source {self.source} cannot be reached by this user",
-                "see the modes of its parents",
+                f"the file system of {self.source} cannot be idmapped",
+                'use .userns("host"), or an image on ext4, xfs, btrfs or tmpfs',
             )
-        return None
+        return _source_problem(self.source, number)
+
+
+@attrs.frozen
+class CloneDevice(Step):
+    """mknod(2) by the zygote of a node for the device that *source* of the host is, owned by the container's root.
+
+    The host's own node would be nobody's inside, and so be closed to all whom its mode does not let in.
+    """
+
+    number: int
+    source: HostPath
+
+    role: ClassVar[Role] = Role.ZYGOTE
+
+    def __str__(self) -> str:
+        return (
+            f"mknod(NODES/n, mode and device of {_quote(self.source)}); chown(NODES/n, IDS, IDS); "
+            f"TREE{self.number} = open_tree(NODES/n, OPEN_TREE_CLONE); mount_setattr(TREE{self.number}, {{attr_set={_DEVICE}}})"
+        )
+
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
+        """As of a node that is bound."""
+        return _device_problem(self.source, number)
+
+
+def _device_problem(source: HostPath, number: int) -> tuple[str, str] | None:
+    """ENODEV is how the doers say that it is something else; of a tree with mounts below, a user namespace gets EINVAL."""
+    if number in _MISSING:
+        return f"the host has no device {source}", "correct the path, or load the driver's module"
+    if number in {errno.ENODEV, errno.EINVAL}:
+        return f"{source} of the host is no device node", "use .mount() for files and directories"
+    return None
+
+
+@attrs.frozen
+class AttachTree(Step):
+    """move_mount(2) of a tree that the zygote gave, to a place below the root."""
+
+    tree: int
+    target: RootPath
+
+    def __str__(self) -> str:
+        return f"move_mount(TREE{self.tree}, {_root(self.target)})"
+
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
+        """The source was there, so it is the place."""
+        del path
+        return _target_problem(self.target, number)
+
+
+_ATTRIBUTES = ("MOUNT_ATTR_RDONLY", "MOUNT_ATTR_NOSUID", "MOUNT_ATTR_NODEV", "MOUNT_ATTR_IDMAP")
+
+
+def _attributes(value: int) -> str:
+    return "|".join(name for name in _ATTRIBUTES if value & getattr(constants, name)) or "0"
+
+
+def _source_problem(source: HostPath, number: int) -> tuple[str, str] | None:
+    """Why a tree of the host could not be opened."""
+    if number in _MISSING:
+        return f"the mount source {source} does not exist", "create it, or correct the path"
+    if number == errno.EACCES:
+        return f"the mount source {source} cannot be reached by this user", "see the modes of its parents"
+    return None
 
 
 def _target_problem(target: RootPath, number: int) -> tuple[str, str] | None:
@@ -530,14 +675,10 @@ class BindDevice(Step):
         )
 
     def explain(self, number: int, path: str) -> tuple[str, str] | None:
-        """ENODEV is how the doer says that the source is something else; of a tree with mounts below, a user namespace gets EINVAL."""
+        """The source or the place."""
         if path != self.source:
             return _target_problem(self.target, number)
-        if number in _MISSING:
-            return f"the host has no device {self.source}", "correct the path, or load the driver's module"
-        if number in {errno.ENODEV, errno.EINVAL}:
-            return f"{self.source} of the host is no device node", "use .mount() for files and directories"
-        return None
+        return _device_problem(self.source, number)
 
 
 @attrs.frozen

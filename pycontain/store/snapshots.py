@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 class Kind(Enum):
     """Who may use a snapshot: those who agree on the owners of files and on how an overlay marks whiteouts."""
 
-    OVERLAY_ROOT = "overlay-root"
-    """Made by root: ``trusted.overlay.*``, owners as the image has them."""
+    OVERLAY_ROOT = "overlay-privileged"
+    """Made by root: ``trusted.overlay.*`` and ``user.overlay.*``, owners as the image has them.
+
+    In the namespace of the host the first count; in one of its own, which sees the layers idmapped, the others.
+    """
 
     OVERLAY_USER = "overlay-user"
     """Made in a user namespace with subordinate ids: ``user.overlay.*``, owners shifted."""

@@ -150,8 +150,8 @@ def test_a_limit_that_leaves_no_descriptors(number):
 def test_a_missing_mount_source():
     error = refused(StepFailed, "/nothing/here", HOST.mount("/nothing/here", "/x").run, "true")
     assert isinstance(error, OSError)
-    assert error.step.startswith("tree = open_tree")
-    assert error.because == ".mount()"
+    assert 'open_tree("/nothing/here"' in error.step
+    assert ".mount()" in error.because
     assert str(error.index) in error.__notes__[-1]
 
 

@@ -26,7 +26,7 @@ def listed():
         pytest.skip("in a user namespace nodes that are made there cannot be opened, and no list is kept")
     if "devices" not in delegation.Access.probe().versions():
         pytest.skip("no devices controller here")
-    return HOST.capabilities(add=["MKNOD"])
+    return HOST.userns("host").capabilities(add=["MKNOD"])
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_disk_cannot_be_opened_by_who_may_make_its_node(listed, disk):
 
 def test_nor_by_who_may_mount(disk, listed):
     """devtmpfs has every node of the machine."""
-    admin = HOST.capabilities(add=["SYS_ADMIN"]).seccomp("unconfined")
+    admin = HOST.userns("host").capabilities(add=["SYS_ADMIN"]).seccomp("unconfined")
     done = sh(f"mkdir /d && mount -t devtmpfs none /d && head -c 1 /d/{os.path.basename(disk)}", admin)
     assert "Operation not permitted" in done.stderr
 

@@ -210,3 +210,10 @@ def test_the_markers_of_a_privileged_overlay_are_trusted(tree):
     tree.apply(File("d/f"), Opaque("d"), Whiteout("g"), whiteouts=Whiteouts.OVERLAY)
     assert os.getxattr(tree.path("d"), "trusted.overlay.opaque") == b"y"
     assert is_marker(tree, "g")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="attributes of trusted. are for root")
+def test_a_privileged_layer_is_one_for_a_user_namespace_too(tree):
+    """Root's containers mount their overlays there, with userxattr."""
+    tree.apply(File("d/f"), Opaque("d"), whiteouts=Whiteouts.OVERLAY)
+    assert os.getxattr(tree.path("d"), "user.overlay.opaque") == b"y"

@@ -21,7 +21,9 @@ def without_numbers(mountinfo):
         fields = line.split()
         place, options, *rest = fields[4:]
         kind = rest[rest.index("-") + 1]
-        yield place, options, kind, "" if kind == "overlay" else rest[-1]
+        # tmpfs(5) tells who owns its root, as a number of the host.
+        settings = [each for each in rest[-1].split(",") if not each.startswith(("uid=", "gid="))]
+        yield place, options, kind, "" if kind == "overlay" else ",".join(settings)
 
 
 def profiled_and_not():
@@ -35,7 +37,8 @@ def profiled_and_not():
 
 def test_a_spare_has_made_the_same_mounts_as_the_steps():
     whole, begun = profiled_and_not()
-    assert list(without_numbers(begun)) == list(without_numbers(whole))
+    # In a user namespace, what is bound was cloned by the zygote, before or after the child came to its own mounts.
+    assert sorted(without_numbers(begun)) == sorted(without_numbers(whole))
 
 
 def test_a_spare_has_made_the_same_devices_as_the_steps():

@@ -71,7 +71,7 @@ def inside(tmp_path):
     """Run Python with mounts of its own."""
 
     def run(code):
-        kind = "overlay-root" if is_privileged() else "overlay-user"
+        kind = "overlay-privileged" if is_privileged() else "overlay-user"
         argv = [*_namespaces(), sys.executable, "-W", "error", "-c", PRELUDE + code, str(tmp_path), kind]
         environment = {"PYTHONPATH": f"{TESTS}:{TESTS.parent}", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
         done = subprocess.run(argv, env=environment, check=False, capture_output=True, text=True)

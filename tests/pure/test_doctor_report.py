@@ -33,6 +33,20 @@ def check(name, **differences):
     return judge(attrs.evolve(HEALTHY, **differences))[name]
 
 
+def test_root_of_a_container_is_nobody_outside():
+    found = judge(ROOT)["container ids"]
+    assert found.ok
+    assert "idmapped" in found.found
+
+
+def test_why_root_of_a_container_is_root_outside():
+    refused = HostFacts(userns_refusal="no user namespace can be made: user.max_user_namespaces is reached")
+    found = judge(attrs.evolve(ROOT, trial=Trial(refused, 0.002)))["container ids"]
+    assert found.verdict is Verdict.LIMITED
+    assert found.found == refused.userns_refusal
+    assert "sysctl" in found.fix
+
+
 def test_a_healthy_host_has_nothing_to_fix():
     assert [each.name for each in judge(HEALTHY) if not each.ok] == []
 

@@ -17,7 +17,7 @@ from pycontain.sandbox.devices import DEFAULT, Device, with_list
 from pycontain.sandbox.host import HostFacts, IdRange
 from pycontain.sandbox.limits import NO_CGROUP, Limits, cgroup_of
 from pycontain.sandbox.paths import HostPath, RootPath
-from pycontain.sandbox.spec import File, Mount, Rootfs, SandboxSpec, Secret, Tmpfs
+from pycontain.sandbox.spec import File, Mount, Rootfs, SandboxSpec, Secret, Tmpfs, UserNamespace
 
 PLANS = Path(__file__).parents[1] / "plans"
 
@@ -30,6 +30,8 @@ ROOTLESS = HostFacts(
     gid_map=(IdRange(0, 1000, 1), IdRange(1, 100000, 65536)),
 )
 SINGLE = attrs.evolve(ROOTLESS, uid_map=(IdRange(0, 1000, 1),), gid_map=(IdRange(0, 1000, 1),))
+
+OWN = UserNamespace(own=True)
 
 PLAIN = SandboxSpec(
     Rootfs((HostPath("/images/top"), HostPath("/images/base"))), argv=("sh", "-c", "echo hello")
@@ -106,6 +108,9 @@ GOLDEN = {
     "volumes-read-only": compile_plan(attrs.evolve(VOLUMES, read_only=True), ROOT),
     "walls-exec": compile_exec(WALLS, attrs.evolve(ROOT, landlock=7)),
     "exec": compile_exec(FULL, ROOT),
+    "own-users": compile_plan(attrs.evolve(PLAIN, userns=OWN), ROOT),
+    "full-own-users": compile_plan(attrs.evolve(FULL, userns=OWN), ROOT),
+    "exec-own-users": compile_exec(attrs.evolve(FULL, userns=OWN), ROOT),
 }
 
 

@@ -15,7 +15,7 @@ from pycontain.sandbox.host import HostFacts, IdRange
 from pycontain.sandbox.limits import Cgroup, Limits, cgroup_of
 from pycontain.sandbox.paths import HostPath, RootPath, StagePath
 from pycontain.sandbox.plan import Plan
-from pycontain.sandbox.spec import File, Mount, Rootfs, SandboxSpec, Secret, Tmpfs
+from pycontain.sandbox.spec import File, Mount, Rootfs, SandboxSpec, Secret, Tmpfs, UserNamespace
 
 # --- specs and hosts ------------------------------------------------------------------------------------
 
@@ -76,6 +76,7 @@ sandbox_specs = st.builds(
     sysctls=st.lists(
         st.sampled_from([("net.ipv4.ip_forward", "1"), ("kernel.domainname", "box")]), unique=True
     ).map(tuple),
+    userns=st.builds(UserNamespace, st.booleans(), st.sampled_from(["", "a reason"])),
     seccomp=st.none() | st.just(bytes(16)),
 )
 single = (IdRange(0, 1000, 1),)
@@ -102,6 +103,7 @@ RICH = SandboxSpec(
     seccomp=bytes(16),
 )
 LAWFUL = compile_plan(RICH, HostFacts())
+OWN = compile_plan(attrs.evolve(RICH, userns=UserNamespace(own=True)), HostFacts())
 
 
 # --- laws hold ------------------------------------------------------------------------------------------
@@ -170,20 +172,25 @@ def test_no_capability_beyond_those_that_the_kernel_knows(spec, host):
 
 @given(sandbox_specs, hosts)
 def test_parents_are_mounted_before_children(spec, host):
-    wanted = {mount.target for mount in (*spec.mounts, *spec.tmpfs)}
-    seen = [step.target for step in compile_plan(spec, host).steps if getattr(step, "target", None) in wanted]
+    plan = compile_plan(spec, host)
+    seen = [
+        step.target
+        for step in plan.steps
+        if step.because in {".mount()", ".tmpfs()"} and hasattr(step, "target")
+    ]
     for place, path in enumerate(seen):
         assert not any(path.startswith(f"{later}/") for later in seen[place + 1 :])
 
 
 @given(sandbox_specs, hosts)
-def test_devices_are_made_by_root_and_bound_by_others(spec, host):
+def test_devices_are_made_by_the_hosts_root_and_bound_by_others(spec, host):
     kinds = {
         type(step)
         for step in compile_plan(spec, host).steps
         if isinstance(getattr(step, "target", None) or getattr(step, "path", None), StagePath)
     }
-    assert (steps.MakeDevice in kinds, steps.BindDevice in kinds) == (not host.rootless, host.rootless)
+    bound = host.rootless or spec.userns.own
+    assert (steps.MakeDevice in kinds, steps.BindDevice in kinds) == (not bound, bound)
 
 
 @given(sandbox_specs, hosts)
@@ -237,6 +244,30 @@ def test_a_plan_says_what_is_not_limited(spec, host):
     assert all(f'write("{file}", "{value}")' in text for _, file, value in spec.cgroup.writes)
 
 
+@given(sandbox_specs, hosts)
+def test_no_user_namespace_inside_unless_with_the_capability_for_it(spec, host):
+    """A namespace of its own has the limit; in a shared one it would be the limit of others, too."""
+    written = {step.path for step in compile_plan(spec, host).steps if isinstance(step, steps.WriteSysctl)}
+    limited = "/proc/sys/user/max_user_namespaces" in written
+    assert limited == (spec.userns.own and "SYS_ADMIN" not in spec.capabilities)
+
+
+@given(sandbox_specs, hosts)
+def test_a_plan_says_in_which_user_namespace_it_is(spec, host):
+    caption = str(compile_plan(spec, host)).split("\n", maxsplit=1)[0]
+    assert ("own user namespace" in caption) == spec.userns.own
+    assert spec.userns.own or spec.userns.because in caption
+
+
+@given(sandbox_specs, hosts)
+def test_the_zygote_is_told_which_trees_to_clone(spec, host):
+    plan = compile_plan(spec, host)
+    trees = steps.CloneTree | steps.CloneDevice
+    cloned = [place for place, step in enumerate(plan.steps) if isinstance(step, trees)]
+    assert [index for index, *_ in plan.trees()] == cloned
+    assert bool(cloned) == spec.userns.own
+
+
 @given(sandbox_specs, hosts, st.lists(words, min_size=1, max_size=3).map(tuple))
 def test_another_command_line_changes_the_last_step_alone(spec, host, argv):
     plan = compile_plan(spec, host)
@@ -256,14 +287,14 @@ def last_of_kind(kind, plan=LAWFUL):
     return max(place for place, step in enumerate(plan.steps) if isinstance(step, kind))
 
 
-def without(kind):
-    return Plan(tuple(step for step in LAWFUL.steps if not isinstance(step, kind)))
+def without(kind, plan=LAWFUL):
+    return Plan(tuple(step for step in plan.steps if not isinstance(step, kind)))
 
 
-def moved(kind, place):
+def moved(kind, place, plan=LAWFUL):
     """The last step of *kind* at *place* of the rest."""
-    rest = list(LAWFUL.steps)
-    step = rest.pop(last_of_kind(kind))
+    rest = list(plan.steps)
+    step = rest.pop(last_of_kind(kind, plan))
     rest.insert(place if place >= 0 else len(rest) + 1 + place, step)
     return Plan(tuple(rest))
 
@@ -328,6 +359,22 @@ BROKEN = {
     "a late clone": (laws.one_clone_and_first, moved(steps.Clone, 1)),
     "two clones": (laws.one_clone_and_first, repeated(steps.Clone)),
     "the zygote in the middle": (laws.one_clone_and_first, inserted(steps.Fork(), 5)),
+    "ids that are mapped too late": (laws.ids_are_mapped_before_anything, moved(steps.MapIds, 5, OWN)),
+    "ids without a namespace": (laws.ids_are_mapped_before_anything, inserted(steps.MapIds(9), 1)),
+    "a tree that nobody attaches": (laws.every_tree_is_used_once, without(steps.AttachTree, OWN)),
+    "a tree that nobody clones": (laws.every_tree_is_used_once, without(steps.CloneTree, OWN)),
+    "a tree that is cloned too late": (
+        laws.every_tree_is_used_once,
+        moved(steps.CloneTree, of_kind(steps.MountOverlay, OWN), OWN),
+    ),
+    "a tree after the pivot": (
+        laws.no_mount_after_the_pivot,
+        moved(steps.AttachTree, of_kind(steps.PivotRoot, OWN), OWN),
+    ),
+    "the host's owners for who may mount": (
+        laws.who_may_mount_has_nothing_of_the_host_idmapped,
+        Plan((*OWN.steps, steps.SetCapabilities(frozenset({"SYS_ADMIN"})))),
+    ),
     "no cgroup namespace": (
         laws.the_group_is_joined_before_it_becomes_the_view,
         without(steps.UnshareCgroup),
@@ -377,8 +424,9 @@ BROKEN = {
 }
 
 
-def test_the_plan_that_is_broken_below_is_lawful():
-    assert laws.violations(LAWFUL) == []
+@pytest.mark.parametrize("plan", [LAWFUL, OWN], ids=["LAWFUL", "OWN"])
+def test_the_plan_that_is_broken_below_is_lawful(plan):
+    assert laws.violations(plan) == []
 
 
 @pytest.mark.parametrize(("law", "plan"), BROKEN.values(), ids=BROKEN.keys())
