@@ -36,6 +36,8 @@ types: setup
 
 ring-caller: setup
 	.ci/apt-packages test
+	.ci/debian-tree
+	.ci/docker-programs
 	$(PYTHON) -m pytest --durations=10 --durations-min=3 --ignore=tests/attacks
 
 ring-subids: setup
