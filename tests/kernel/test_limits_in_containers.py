@@ -2,7 +2,10 @@
 
 import os
 import signal
+import tempfile
+from pathlib import Path
 
+import control_groups
 import pytest
 from leaks import _cgroups
 from owners import comes_true, run_owner, start_owner
@@ -17,11 +20,9 @@ EAT = ("python3", "-c", "bytearray(256 << 20)")
 
 @pytest.fixture
 def host():
-    """The host's own programs, where memory, pids and cpu can be limited."""
-    access = delegation.Access.probe()
-    missing = {"memory", "pids", "cpu"} - access.versions().keys()
-    if missing:
-        pytest.skip(f"no control groups here: {access.refusal(min(missing))}")
+    """The host's own programs, where memory, pids and cpu can be limited: then the library has to do it."""
+    if not {"memory", "pids", "cpu"} <= control_groups.limitable().keys():
+        pytest.skip("this user may not limit memory, pids and cpu")
     return Container("host:")
 
 
@@ -96,6 +97,85 @@ def test_a_quota_of_processor_time_slows_down(host):
         "while time.process_time() < used + 0.2: pass\nprint(time.monotonic() - began)"
     )
     assert float(host.limits(cpus=0.1).run("python3", "-c", code).check().stdout) > 0.4
+
+
+READ = """
+import mmap, os, sys, time
+fd = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT)
+page = mmap.mmap(-1, 1 << 20)
+began = time.monotonic()
+for place in range(3): os.preadv(fd, [page], place << 20)
+print(time.monotonic() - began)
+"""
+
+
+@pytest.fixture
+def on_disk():
+    """A file of three MiB that is on a disk, and not in the page cache."""
+    if "io" not in control_groups.limitable():
+        pytest.skip("this user may not limit io")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        os.chmod(folder, 0o755)
+        path = Path(folder, "file")
+        path.write_bytes(os.urandom(3 << 20))
+        if not os.path.isdir(f"/sys/dev/block/{os.major(path.stat().st_dev)}:{os.minor(path.stat().st_dev)}"):
+            pytest.skip("/var/tmp lies on no disk")
+        fd = os.open(path, os.O_RDONLY)
+        os.fsync(fd)
+        os.close(fd)
+        yield path
+
+
+def test_a_rate_of_reading_slows_down(on_disk):
+    """Three MiB at one in a second; the disk is named by a path on it."""
+    box = Container("host:").mount(on_disk.parent, "/disk", read_only=True)
+    limited = box.limits(io={str(on_disk.parent): {"read_bps": "1M"}})
+    done = limited.run("python3", "-c", READ, "/disk/file").check()
+    assert float(done.stdout) > 1.5
+    if control_groups.limitable()["io"] == 2:
+        assert done.usage.io_read >= 3 << 20
+
+
+def test_a_rate_can_be_changed_while_it_runs(on_disk):
+    box = Container("host:").mount(on_disk.parent, "/disk", read_only=True)
+    with box.limits(io={str(on_disk.parent): {"read_bps": 1 << 16}}).start("sleep", "600") as running:
+        running.update(io={str(on_disk.parent): {"read_bps": "1G"}})
+        assert float(running.exec("python3", "-c", READ, "/disk/file", timeout=60).check().stdout) < 48
+
+
+def test_writing_to_a_disk_is_limited_where_it_can_be(on_disk):
+    if control_groups.limitable()["io"] == 2:
+        assert "wbps=1048576" in str(Container("host:").limits(io={str(on_disk): "1M"}).plan("true"))
+        return
+    with pytest.raises(HostUnsupported, match="limits on writing"):
+        Container("host:").limits(io={str(on_disk): "1M"}).plan("true")
+
+
+@pytest.mark.parametrize("path", ["/proc", "/nowhere"])
+def test_a_path_without_a_disk_cannot_be_limited(on_disk, path):
+    with pytest.raises(HostUnsupported, match="a limit on io at") as caught:
+        Container("host:").limits(io={path: {"read_bps": "1M"}}).run("true")
+    assert "lsblk" in caught.value.__notes__[0]
+
+
+def test_the_nodes_of_memory_are_those_that_were_chosen(host):
+    if "cpuset" not in control_groups.limitable():
+        pytest.skip("no cpuset here")
+    box = host.limits(cpuset_mems="0")
+    assert box.run("grep", "Mems_allowed_list", "/proc/self/status").stdout.split()[1] == "0"
+    with pytest.raises(HostUnsupported):
+        host.limits(cpuset_mems="511").run("true")
+
+
+def test_huge_pages_are_limited():
+    sizes = os.listdir("/sys/kernel/mm/hugepages") if os.path.isdir("/sys/kernel/mm/hugepages") else []
+    if "hugetlb" not in control_groups.limitable() or "hugepages-2048kB" not in sizes:
+        pytest.skip("no huge pages of 2 MiB that this user may limit")
+    box = Container("host:").limits(hugetlb={"2M": "4M"})
+    assert box.run("true").ok
+    assert "hugetlb.2MB." in str(box.plan("true"))
+    with pytest.raises(HostUnsupported, match="huge pages of this size"):
+        Container("host:").limits(hugetlb={"64k": "4M"}).run("true")
 
 
 def test_files_are_a_limit_on_each_process(host):
