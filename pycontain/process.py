@@ -77,8 +77,8 @@ class Completed(Generic[Text]):
     """A command that has ended.
 
     ``exit_code`` is None when a signal ended it, and ``signal`` is that signal's number. ``duration`` is in seconds, as
-    the caller saw it. ``oom_killed``: the kernel killed a process because the container reached its limit on memory; it is
-    counted only where there is one. ``truncated``: a stream had more than ``max_output`` bytes and the rest was thrown away.
+    the caller saw it. ``oom_killed``: the kernel killed a process because the container reached its limit on memory (while
+    this command ran, which may have been another one); it is counted only where there is a limit. ``truncated``: a stream had more than ``max_output`` bytes and the rest was thrown away.
     """
 
     argv: tuple[str, ...] = attrs.field(repr=lambda argv: _shortened(" ".join(argv)))
@@ -614,7 +614,8 @@ class Running:
             raise SandboxError(f"the container {self.name} is paused", hint="call resume() before")
         prepared = self._container.prepare_exec(self._prepared, argv, env=env, user=user, workdir=workdir)
         options = 0 if run.timeout is None else BOUNDED
-        exchange = Exchange(input_=run.input, limit=run.max_output, options=options)
+        counted = "memory" in prepared.compiled.sandbox.cgroup.controllers
+        exchange = Exchange(input_=run.input, limit=run.max_output, options=options, counted=counted)
         try:
             _send(prepared.engine, ("exec", self.id, new_id(), exchange.options, *prepared.wire()), exchange)
             completed = _converse(exchange, prepared, run, began)

@@ -165,6 +165,11 @@ class Group:
                 }
         return found
 
+    def oom_kills(self) -> int:
+        """How many processes have been killed for want of memory; 0 where the group has no ``memory``."""
+        part = next((part for part in self.parts if "memory" in part.controllers), None)
+        return 0 if part is None else cgroupfs.oom_kills(part.fd)
+
     # --- life and death ---------------------------------------------------------------------------------
 
     def freeze(self, patience: float = cgroupfs.PATIENCE) -> bool:

@@ -63,7 +63,7 @@ class Running:
 
     __slots__ = (
         *("branch", "branches", "channel", "container", "end_signal", "executed", "folder", "group"),
-        *("ident", "pid", "pidfd"),
+        *("ident", "oom_kills", "pid", "pidfd"),
     )
 
     def __init__(
@@ -78,6 +78,7 @@ class Running:
         self.group: Group | None = None  # of a container with limits
         self.container = ident  # of a command, the one in which it is
         self.branch: Group | None = None  # of a command with a timeout, by which it is ended
+        self.oom_kills = 0  # of a command: how many there had been in the container when it began
         self.branches: list[Group] = []  # of a container: left by commands that have left somebody behind
         self.executed = -1  # read end of a pipe that closes when a payload without init is executed
 
@@ -587,6 +588,7 @@ class Zygote:
             group = branch or container.group
             if container.pid in self.users:
                 self.users[container.pid].give_pipes(fds[1:])
+            oom_kills = _oom_kills(container.group)
             taken = self._hand_to(self.spares.pop(target, None), task, fds, group)
             pid, pidfd = taken or self._fork_into(container, 0, group)
             if pid == 0:
@@ -605,6 +607,7 @@ class Zygote:
         command.end_signal = supervise.END_TREE
         command.container = target
         command.branch = branch
+        command.oom_kills = oom_kills
         self._watch(command)
         self.wanted[target] = task.prefix
 
@@ -736,6 +739,9 @@ class Zygote:
         self, running: Running, channel: socket.socket, status: int, usage: resource.struct_rusage
     ) -> None:
         counted = _counted(running.group or running.branch)
+        container = self.containers.get(running.container)
+        if container is not None and container is not running:
+            counted["oom_kills"] = _oom_kills(container.group) - running.oom_kills
         blocks = usage.ru_inblock, usage.ru_oublock
         say(channel, "gone", status, usage.ru_utime, usage.ru_stime, usage.ru_maxrss, *blocks, counted)
         del self.children[channel.fileno()]
@@ -785,6 +791,13 @@ def _counted(group: Group | None) -> dict[str, int | float]:
         return group.usage()
     except OSError:
         return {}
+
+
+def _oom_kills(group: Group | None) -> int:
+    try:
+        return 0 if group is None else group.oom_kills()
+    except OSError:  # as above
+        return 0
 
 
 def _end_branch(branch: Group) -> None:

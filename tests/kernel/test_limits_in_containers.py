@@ -222,7 +222,9 @@ def test_what_is_executed_counts_in_the_same_group(host):
 def test_who_is_executed_and_takes_too_much_is_killed(host):
     with host.limits(memory="48M").start("sleep", "600") as running:
         for _ in range(3):
-            assert running.exec(*EAT).signal == signal.SIGKILL
+            done = running.exec(*EAT)
+            assert (done.signal, done.oom_killed) == (signal.SIGKILL, True)
+        assert not running.exec("true").oom_killed
         assert running.status == "running"
         running.kill()
         assert running.wait().oom_killed

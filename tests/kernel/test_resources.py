@@ -368,6 +368,20 @@ def test_a_command_that_kills_its_supervisor_ends_with_it(pausable):
         assert running.status == "running"
 
 
+@pytest.mark.root
+def test_so_it_does_where_there_is_v1_alone(tmp_path):
+    """There the freezer names who is to be killed."""
+    if not os.path.isdir("/sys/fs/cgroup/freezer"):
+        pytest.skip("no v1")
+    mark = new_mark()
+    script = f"setsid sleep {mark} & setsid sleep {mark} & kill -9 $PPID; sleep {mark}"
+    then = f"running.resume(); print(running.exec('sh', '-c', {script!r}, timeout=60).signal, running.status)"
+    then += f"\ntry: running.exec('sh', '-c', 'setsid sleep {mark} & sleep {mark}', timeout=0.5)\nexcept TimeoutError: print(1)"
+    then += f"\nimport subprocess; print(subprocess.run(['pgrep', '-fc', '^sleep {mark}'], stdout=-1).stdout)"
+    done = run_owner(paused(new_mark(), v1=True, then="pass") + then, state=tmp_path)
+    assert done == (0, "9 running\n1\nb'0\\n'\n", "")
+
+
 def test_a_timeout_ends_the_command_and_nothing_else(pausable):
     mine, others = new_mark(), new_mark()
     with pausable.start("sleep", "600") as running:
