@@ -906,7 +906,10 @@ class SetResourceLimit(Step):
     def explain(self, number: int, path: str) -> tuple[str, str] | None:
         """Raising a hard limit is a privilege."""
         if number == errno.EPERM:
-            return f"the limit {self.resource} cannot be raised to {self.hard} here", "ask for less"
+            return (
+                f"the limit {self.resource} cannot be raised to {self.hard} here",
+                "ask for less, or raise the owner's own",
+            )
         return None
 
 
@@ -940,7 +943,7 @@ class SetIdentity(Step):
         if number == errno.EINVAL:
             return (
                 "the user's ids are not mapped in this user namespace",
-                "get subordinate ids for this user (usermod --add-subuids), see pycontain.doctor()",
+                "use one up to 65535 when root starts it; else get subordinate ids for this user, see pycontain.doctor()",
             )
         return None
 
