@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from pycontain import errors
-from pycontain.errors import PycontainError, SandboxError
+from pycontain.errors import LayerError, PycontainError, SandboxError, StoreError
 from pycontain.kernel import descriptors, privileges, syscalls, trees
 from pycontain.layers.apply import Applied, Devices, Ownership, apply
 from pycontain.layers.entries import DEFAULT_LIMITS, OVERLAY_XATTRS, Limits, Whiteouts
@@ -45,6 +45,7 @@ _TREE, _BELOW = "/tree", "/below"
 _KEPT = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP", "SYS_ADMIN")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NOT_COPIED = (*OVERLAY_XATTRS, b"security.")  # the host's security modules label what is made
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_LINK = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 
 
@@ -95,7 +96,7 @@ class Unpacker:
         """Apply the layer that the descriptor *layer* reads to the directory *target*.
 
         Waits for it, in this thread; interrupted, the work ends with the unpacker. Errors are those of
-        :func:`pycontain.layers.apply.apply`, and then *target* is empty again. Where one id is mapped, files stay with
+        :func:`pycontain.layers.apply.apply`, or :class:`StoreError` when the disk is full, and then *target* is empty again. Where one id is mapped, files stay with
         the user; where devices cannot be made, they are left out.
         """
         ownership = Ownership.SQUASH if self._engine.facts.single_id else Ownership.KEEP
@@ -126,17 +127,17 @@ class Unpacker:
             self.empty(path)
             os.rmdir(path)
 
-    def _ask(self, act: str, *arguments: Any, fds: tuple[int, ...] = ()) -> tuple[Any, ...]:
+    def _ask(self, act: str, target: str, *arguments: Any, fds: tuple[int, ...] = ()) -> tuple[Any, ...]:
         report, write_end = os.pipe2(os.O_CLOEXEC)
         with open(report, "rb") as answer:
             try:
-                self._send((act, *arguments), (write_end, *fds))
+                self._send((act, target, *arguments), (write_end, *fds))
             finally:
                 os.close(write_end)
             text = answer.read()
         if not text:
             raise SandboxError("the process that applied a layer was killed") from self._engine.broken()
-        return _read(text)
+        return _read(text, target)
 
     def _send(self, message: tuple[Any, ...], fds: tuple[int, ...]) -> None:
         packet = marshal.dumps(message)
@@ -166,13 +167,19 @@ def unpack(engine: Engine, layer: int, target: str) -> Unpacked:
         return unpacker.apply(layer, target)
 
 
-def _read(text: bytes) -> tuple[Any, ...]:
+def _read(text: bytes, target: str) -> tuple[Any, ...]:
     kind, *content = marshal.loads(text)
     if kind == "done":
         return tuple(content)
     if kind == "broken":
         raise SandboxError("pycontain failed in a way that it does not know; this is a defect").with_hint(
             content[0]
+        )
+    if kind == "full":
+        raise StoreError(
+            f"a layer cannot be unpacked to {target}: {content[0]}",
+            path=target,
+            hint="free some, for instance with Store.gc(), or use another disk: PYCONTAIN_STORE, PYCONTAIN_STATE",
         )
     if kind == "missing":
         raise FileNotFoundError(*content)
@@ -320,8 +327,13 @@ def _apply(
                 devices=Devices(devices),
                 diff_id=diff_id,
             )
-    except PycontainError as error:
+    except (PycontainError, OSError) as error:
         _empty_tree()
+        reason = error.__cause__ if isinstance(error, LayerError) else error
+        if isinstance(reason, OSError) and reason.errno in _FULL:
+            return "full", os.strerror(reason.errno)
+        if not isinstance(error, PycontainError):
+            raise
         state = {name: value for name, value in vars(error).items() if isinstance(value, str | int | list)}
         return ("refused", type(error).__name__, tuple(map(str, error.args)), state)
     return ("done", *_plain(applied))

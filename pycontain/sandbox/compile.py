@@ -392,23 +392,16 @@ def mounts(spec: SandboxSpec) -> Iterator[Step]:
         node = BindDevice(device.source, device.target, because=".device()")
         tree = AttachTree(number, device.target, because=node.because)
         wanted.append((device.target, tree if spec.userns.own else node))
-    wanted += [(path, volume(path, spec)) for path in spec.volumes if not _is_taken(path, spec)]
+    wanted += [(path, volume(path, spec)) for path in spec.own_volumes]
     yield from (step for _, step in sorted(wanted, key=lambda pair: pair[0].split("/")))
 
 
 def volume(path: RootPath, spec: SandboxSpec) -> Step:
     """Docker makes an anonymous volume, which has the image's content, is writable, and may end with the container."""
     reason = "image-spec: config.Volumes"
-    if spec.read_only:
+    if path in spec.writable_volumes:
         return WritablePath(path, because=f"{reason}, which stay writable")
     return MakeDirectory(path, because=reason)
-
-
-def _is_taken(path: RootPath, spec: SandboxSpec) -> bool:
-    """Whether the user has put something of his own in the place of a volume, or above it, where we make nothing."""
-    mounted = [mount.target for mount in spec.mounts]
-    own = [tmpfs.target for tmpfs in spec.tmpfs] + [file.path for file in spec.files]
-    return path in own or any(path == place or path.startswith(f"{place}/") for place in mounted)
 
 
 def _tmpfs(tmpfs: Tmpfs, reason: str) -> Step:

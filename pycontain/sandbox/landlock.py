@@ -78,6 +78,8 @@ def rules(spec: SandboxSpec, version: int) -> Iterator[tuple[RootPath, frozenset
         return
     for tmpfs in (*spec.scratch, *spec.tmpfs):
         yield tmpfs.target, plain
+    for path in spec.writable_volumes:
+        yield path, plain
     for mount in spec.mounts:
         if not mount.read_only:
             yield mount.target, plain

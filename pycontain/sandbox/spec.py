@@ -155,3 +155,20 @@ class SandboxSpec:
     userns: UserNamespace = SHARED
     seccomp: bytes | None = attrs.field(default=None, repr=False)
     seccomp_name: str = "default"
+
+    @property
+    def own_volumes(self) -> tuple[RootPath, ...]:
+        """The image's volumes where the user has put nothing of his own, nor a mount above, in which we make nothing."""
+        mounted = [mount.target for mount in self.mounts]
+        taken = {*mounted, *(tmpfs.target for tmpfs in self.tmpfs), *(file.path for file in self.files)}
+        return tuple(
+            path
+            for path in self.volumes
+            if path not in taken and not any(path.startswith(f"{place}/") for place in mounted)
+        )
+
+    @property
+    def writable_volumes(self) -> tuple[RootPath, ...]:
+        """Those that stay writable though the root is not: none where only places with an end may be written."""
+        endless = self.scratch and self.layer_size is None
+        return () if endless or not self.read_only else self.own_volumes

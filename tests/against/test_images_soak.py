@@ -16,14 +16,16 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parent.parent / "kernel"))  # images that can run are made there
-from busybox_images import busybox_layer, image, push_test_image, root
+from busybox_images import busybox_layer, image, push_test_image, root, write_layout
 from busybox_images import store as store  # noqa: PLC0414 - a fixture
 from layer_tree import File, layer
+from reading_programs import Readers
 from registry_server import serve_registry
 
 import pycontain
 from pycontain import Container
 from pycontain.image import Image
+from pycontain.oci.reference import Reference
 
 HERE = Path(__file__).parent
 SOAK = bool(os.environ.get("PYCONTAIN_SOAK"))
@@ -53,6 +55,15 @@ def references(server, tmp_path):
     ]
 
 
+@pytest.fixture
+def fixed(store, tmp_path):
+    """The name of an image that nobody takes away."""
+    made = image(busybox_layer(tmp_path))
+    (loaded,) = Image.load(write_layout(tmp_path / "layout", fixed=made))
+    loaded.tag("fixed:1")
+    return Reference.parse("fixed:1")
+
+
 def start(seed, references):
     environment = {**os.environ, "PYTHONPATH": str(Path(pycontain.__file__).parents[1])}
     command = [sys.executable, str(HERE / "image_worker.py"), str(seed), *references]
@@ -69,18 +80,21 @@ def ended(process):
 
 
 @pytest.mark.timeout(1200 if SOAK else 120)
-def test_a_store_stays_sound_while_its_users_are_killed(store, references):
+def test_a_store_stays_sound_while_its_users_are_killed(store, references, fixed):
     chance = random.Random(SEED)
     print(f"PYCONTAIN_SEED={SEED}")
     deadline = time.monotonic() + PATIENCE * ROUNDS
-    for _ in range(ROUNDS):
-        running = [start(chance.randrange(1 << 30), references) for _ in range(WORKERS)]
-        while running:
-            assert time.monotonic() < deadline
-            time.sleep(chance.random() * 0.2)
-            running = [process for process in running if not ended(process)]
-            if running and chance.random() < 0.5:
-                chance.choice(running).kill()
+    with Readers(store.path, fixed) as readers:
+        for _ in range(ROUNDS):
+            running = [start(chance.randrange(1 << 30), references) for _ in range(WORKERS)]
+            while running:
+                assert time.monotonic() < deadline
+                time.sleep(chance.random() * 0.2)
+                running = [process for process in running if not ended(process)]
+                if running and chance.random() < 0.5:
+                    chance.choice(running).kill()
+    assert readers.failures == []
+    print(f"{readers.reads} reads by other programs")
     for number, reference in enumerate(references):
         Image.pull(reference)
         assert Container(reference).run("cat", "/etc/number").stdout == f"{number}\n"

@@ -5,13 +5,13 @@ Scaled down here; with ``PYCONTAIN_SOAK=1`` it is 16 processes, 8 overlapping im
 
 import os
 import random
-import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+from reading_programs import Readers
 from stored_images import name_image, ref
 
 from pycontain.oci.chain import chain_ids_of
@@ -44,43 +44,6 @@ def store(tmp_path):
     return store
 
 
-class Readers:
-    """skopeo and umoci, reading the image that is always there, over and over; ``answers`` is what failed."""
-
-    def __init__(self, store):
-        name = ref("fixed:1")
-        self._commands = [
-            command
-            for command in (
-                ["skopeo", "inspect", f"oci:{store.path}:{name}"],
-                ["umoci", "stat", "--image", f"{store.path}:{name}"],
-                ["umoci", "list", "--layout", store.path],
-            )
-            if shutil.which(command[0])
-        ]
-        self.failures = []
-        self.reads = 0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self):
-        while not self._ended.is_set():
-            for command in self._commands:
-                done = subprocess.run(command, check=False, capture_output=True, text=True)
-                self.reads += 1
-                if done.returncode:
-                    self.failures.append((command, done.stderr))
-            self._ended.wait(0.02)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._ended.set()
-        self._thread.join()
-
-
 def run_round(store, registry, chance):
     workers = [
         subprocess.Popen(
@@ -102,7 +65,7 @@ def run_round(store, registry, chance):
 
 def test_killed_processes_leave_a_store_in_order(store, registry):
     chance = random.Random(0)
-    with Readers(store) as readers:
+    with Readers(store.path, ref("fixed:1")) as readers:
         for _ in range(ROUNDS):
             run_round(store, registry, chance)
             verified = store.verify()

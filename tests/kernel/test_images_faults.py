@@ -20,8 +20,10 @@ from pycontain.errors import (
     InvalidImage,
     InvalidSpec,
     RegistryError,
+    StoreError,
 )
-from pycontain.image import Image, runnable
+from pycontain.image import Image, Store, runnable
+from pycontain.kernel import syscalls
 from pycontain.oci.digest import Digest
 from pycontain.oci.source import parse_source
 from pycontain.progress import Phase
@@ -260,6 +262,40 @@ def test_a_tag_that_is_not_there_is_answered_with_the_one_that_was_meant(store, 
     with pytest.raises(ImageNotFound) as caught:
         Image.pull(f"{server.address}/tagged:3.2")
     assert caught.value.__notes__[-1] == "did you mean 3.20?"
+
+
+# --- a full disk ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(store):
+    """A store on a file system of its own; the function gives it another size."""
+    os.mkdir(f"{store.path}-small")
+    syscalls.mount("none", f"{store.path}-small", "tmpfs", 0, "size=1m,mode=755")
+
+    def resize(size):
+        options = f"size={size}"
+        syscalls.mount("none", f"{store.path}-small", "tmpfs", syscalls.MS_REMOUNT, options)
+        return Store(f"{store.path}-small")
+
+    yield resize
+    pycontain.shutdown()
+    syscalls.umount2(f"{store.path}-small", syscalls.MNT_DETACH)
+    os.rmdir(f"{store.path}-small")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("size", ["2m", "6m"])
+def test_a_disk_that_becomes_full_is_named_and_with_more_room_the_next_try_succeeds(small, reference, size):
+    """With 2 MB the blobs do not fit, with 6 MB they do and the layers do not."""
+    store = small(size)
+    with pytest.raises(StoreError, match=r"full|No space") as caught:
+        Image.pull(reference, store=store)
+    assert caught.value.__notes__
+    assert visible(store)[0] == []
+    image = Image.pull(reference, store=small("64m"))
+    assert store.verify().ok
+    assert Container(image).run("cat", "/etc/version").stdout == "12\n"
 
 
 # --- killed ---------------------------------------------------------------------------------------------

@@ -246,6 +246,21 @@ def test_volumes_in_trees_of_the_kernel_are_the_kernels(store, push, base):
     assert Container(reference).read_only().run("sh", "-c", "ls -d /proc/1").stdout == "/proc/1\n"
 
 
+def test_untrusted_code_cannot_write_to_a_volume_without_an_end(store, push, with_data):
+    box = Container(push(*with_data, volumes=("/data", "/new"))).untrusted(required=False)
+    done = box.run("sh", "-c", "ls /data; touch /data/x; touch /new/x")
+    assert (done.stdout, done.stderr.count("Read-only file system")) == ("own\n", 2)
+    sized = box.limits(disk="16M", required=False)
+    assert sized.run("sh", "-c", "touch /data/x && ls /data").stdout == "own\nx\n"
+
+
+def test_landlock_lets_a_volume_be_written(store, push, with_data):
+    if not engines.engine().facts.landlock:
+        pytest.skip("this kernel has no Landlock")
+    box = Container(push(*with_data, volumes=("/data",))).read_only().landlock()
+    assert box.run("sh", "-c", "touch /data/x && ls /data").stdout == "own\nx\n"
+
+
 @pytest.mark.parametrize("volume", ["/", "/a/../../b"])
 def test_an_unusable_volume_is_refused(store, push, base, volume):
     with pytest.raises(InvalidImage, match="volume"):
