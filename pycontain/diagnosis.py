@@ -164,6 +164,7 @@ def judge(found: Findings) -> Report:
             subordinate_ids(found),
             overlay(found),
             state_folder(found),
+            store_folder(found),
             control_groups(found),
             seccomp(found),
             landlock(found),
@@ -179,14 +180,17 @@ def judge(found: Findings) -> Report:
 
 
 def linux(found: Findings) -> Check:
-    """The kernel's version."""
+    """The kernel's version, and whether it has the calls that such a version has."""
     release = ".".join(map(str, found.kernel))
-    if found.kernel < (5, 10):
-        because, fix = "pycontain needs the calls of Linux 5.10", "use Linux 5.10 or newer"
-        return Check("Linux", Verdict.MISSING, release, because, fix, _EVERY)
     if found.kernel < (5, 12):
         because, fix = "mount_setattr(2) came with Linux 5.12", "use Linux 5.12 or newer"
-        return Check("Linux", Verdict.LIMITED, release, because, fix, "mounts with their ids translated")
+        return Check("Linux", Verdict.MISSING, release, because, fix, _EVERY)
+    if found.absent:
+        because = "the kernel is older than it says, or a filter of system calls around this process is older than it"
+        fix = "inside another container, start that one with a newer runtime, or --security-opt seccomp=unconfined"
+        return Check(
+            "Linux", Verdict.MISSING, f"{release}, without {', '.join(found.absent)}", because, fix, _EVERY
+        )
     return Check("Linux", Verdict.GOOD, release)
 
 
@@ -339,6 +343,27 @@ def state_folder(found: Findings) -> Check:
     return Check(name, Verdict.GOOD, text)
 
 
+def store_folder(found: Findings) -> Check:
+    """Where images lie, pulled and unpacked."""
+    name, store, needed_for = "store", found.store, "images other than host: and rootfs:"
+    text = f"{store.path} on {store.file_system}, {store.free / (1 << 30):.1f} GiB free"
+    choose = "export PYCONTAIN_STORE=FOLDER"
+    if not store.writable:
+        because = f"it cannot be written by {found.subordinate.user}"
+        return Check(name, Verdict.LIMITED, store.path, because, choose, needed_for)
+    if store.file_system == "overlay":
+        # ovl_mknod(): what means a whiteout to overlayfs cannot be made on an overlay.
+        because = "an overlay cannot hold the layers of another one"
+        return Check(
+            name, Verdict.LIMITED, text, because, f"{choose}, one on ext4, xfs, btrfs or tmpfs", needed_for
+        )
+    if store.free < _ENOUGH_SPACE:
+        return Check(
+            name, Verdict.LIMITED, text, "there is little room", f"make room, or {choose}", needed_for
+        )
+    return Check(name, Verdict.GOOD, text)
+
+
 # --- limits -------------------------------------------------------------------------------------------------
 
 
@@ -408,7 +433,8 @@ def landlock(found: Findings) -> Check:
 def security_modules(found: Findings) -> Check:
     """Linux security modules: they count when they were in the way."""
     name, modules = "security modules", found.modules
-    words = [", ".join(modules.active) or "not listed"]
+    words = [", ".join(modules.active) or "none"]
+    words[0] += "" if modules.listed else " (what shows without securityfs)"
     words += [f"AppArmor profile {modules.profile}"] if modules.profile else []
     words += ["SELinux enforces"] if modules.selinux_enforces else []
     words += [f"Yama ptrace_scope {modules.ptrace_scope}"] if modules.ptrace_scope is not None else []

@@ -111,6 +111,11 @@ def call(number: int, *arguments: int) -> int:
     return _call(number, *arguments)
 
 
+def is_absent(number: int) -> bool:
+    """Whether the kernel, or a filter before it, does not know a call: it is made with arguments that no call takes."""
+    return raw(number, -1, -1, -1, -1, -1, -1) < 0 and ctypes.get_errno() == 38  # ENOSYS
+
+
 def _call(number: int, *arguments: int) -> int:
     padding = (0,) * (6 - len(arguments))
     result: int = _syscall(number, *arguments, *padding)

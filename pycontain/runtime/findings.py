@@ -15,15 +15,27 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pycontain.kernel import landlock
+from pycontain.kernel import landlock, syscalls
 from pycontain.runtime import engine, probe
 from pycontain.sandbox.host import CgroupLayout, HostFacts
+from pycontain.store.folder import default_path
 
 if TYPE_CHECKING:
     from pycontain.runtime.delegation import Access
 
 NAMESPACES = frozenset({"mnt", "pid", "net", "ipc", "uts", "cgroup"})
 CONTROLLERS = frozenset({"cpu", "memory", "pids"})
+# The newest calls of a plan and of the zygote; above 424 every architecture has the same numbers.
+NEEDED_CALLS = {
+    "pidfd_send_signal": 424,
+    "open_tree": 428,
+    "move_mount": 429,
+    "pidfd_open": 434,
+    "clone3": 435,
+    "close_range": 436,
+    "openat2": 437,
+    "mount_setattr": 442,
+}
 _FIRST_SUBORDINATE_ID = 100_000  # login.defs(5): SUB_UID_MIN
 _FIRST_PID_NAMESPACE = "pid:[4026531836]"  # linux/proc_ns.h: PROC_PID_INIT_INO
 # Directories that the kernel makes for mounts: fs/namespace.c, mnt_already_visible(), does not mind mounts there.
@@ -79,10 +91,24 @@ class StateFolder:
 
 
 @attrs.frozen
+class StoreFolder:
+    """Where images lie, or would: as :class:`StateFolder`."""
+
+    path: str = "/home/user/.local/share/pycontain"
+    file_system: str = "ext4"
+    free: int = 1 << 36
+    writable: bool = True
+
+
+@attrs.frozen
 class SecurityModules:
-    """``active`` is empty when securityfs is not mounted; ``profile`` is AppArmor's label of this process."""
+    """``profile`` is AppArmor's label of this process.
+
+    Unless ``listed``, securityfs is not mounted, and ``active`` are those that show elsewhere.
+    """
 
     active: tuple[str, ...] = ("capability", "landlock", "yama", "apparmor")
+    listed: bool = True
     profile: str = "unconfined"
     selinux_enforces: bool = False
     ptrace_scope: int | None = 1
@@ -127,7 +153,9 @@ class Findings:
     subordinate: SubordinateIds = SubordinateIds()
     cgroups: Cgroups = Cgroups()
     overlay: bool = True  # among the file systems, built in or loaded
+    absent: tuple[str, ...] = ()  # system calls that every container needs, and the kernel does not know
     state: StateFolder = StateFolder()
+    store: StoreFolder = StoreFolder()
     seccomp: frozenset[str] = frozenset({"allow", "errno", "kill_process", "user_notif"})
     landlock: int = 6
     modules: SecurityModules = SecurityModules()
@@ -154,7 +182,9 @@ def probe_findings(trial: Trial) -> Findings:
         subordinate=probe_subordinate_ids(),
         cgroups=groups,
         overlay="overlay" in (probe.read_setting("/proc/filesystems") or "").split(),
+        absent=probe_calls(),
         state=probe_state_folder(engine.state_folder()),
+        store=probe_store(default_path()),
         seccomp=frozenset((probe.read_setting("/proc/sys/kernel/seccomp/actions_avail") or "").split()),
         landlock=landlock.abi_version(),
         modules=probe_security_modules(),
@@ -281,14 +311,27 @@ def _takes_children(directory: str) -> bool:
 # --- the rest -------------------------------------------------------------------------------------------
 
 
+def probe_calls() -> tuple[str, ...]:
+    """Those of :data:`NEEDED_CALLS` that the kernel, or a filter of system calls, says not to have."""
+    return tuple(name for name, number in NEEDED_CALLS.items() if syscalls.is_absent(number))
+
+
 def probe_state_folder(path: str) -> StateFolder:
     """The folder, or the nearest one above it that exists."""
-    existing = path
+    return StateFolder(path, *_folder(path))
+
+
+def probe_store(path: str) -> StoreFolder:
+    """The same of a store."""
+    return StoreFolder(path, *_folder(path))
+
+
+def _folder(path: str) -> tuple[str, int, bool]:
+    existing = os.path.abspath(path)
     while not os.path.isdir(existing) and existing != "/":
         existing = os.path.dirname(existing)
     space = os.statvfs(existing)
-    return StateFolder(
-        path,
+    return (
         file_system_of(existing, probe.read_setting("/proc/self/mountinfo") or ""),
         space.f_bavail * space.f_frsize,
         os.access(existing, os.W_OK | os.X_OK, effective_ids=True),
@@ -310,8 +353,16 @@ def file_system_of(path: str, mountinfo: str) -> str:
 def probe_security_modules() -> SecurityModules:
     """Which are active, and what they say of this process."""
     scope = probe.read_setting("/proc/sys/kernel/yama/ptrace_scope")
+    listed = probe.read_setting("/sys/kernel/security/lsm")
+    signs = {
+        "landlock": landlock.abi_version() > 0,
+        "yama": scope is not None,
+        "apparmor": probe.read_setting("/sys/module/apparmor/parameters/enabled") == "Y",
+        "selinux": os.path.exists("/sys/fs/selinux/enforce"),
+    }
     return SecurityModules(
-        active=tuple(filter(None, (probe.read_setting("/sys/kernel/security/lsm") or "").split(","))),
+        active=tuple(listed.split(",")) if listed else tuple(name for name, there in signs.items() if there),
+        listed=bool(listed),
         profile=probe.read_setting("/proc/self/attr/apparmor/current") or "",
         selinux_enforces=probe.read_setting("/sys/fs/selinux/enforce") == "1",
         ptrace_scope=None if scope is None else int(scope),

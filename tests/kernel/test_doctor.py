@@ -8,7 +8,7 @@ import pytest
 
 import pycontain
 from pycontain import diagnosis
-from pycontain.kernel import landlock
+from pycontain.kernel import landlock, syscalls
 from pycontain.runtime import engine as engines
 from pycontain.runtime import findings
 from pycontain.sandbox.host import CgroupLayout
@@ -27,6 +27,19 @@ def test_the_report_agrees_with_the_engine_about_ids(privilege):
 
 def test_the_state_folder_is_that_of_the_engine(state_folder):
     assert diagnosis.doctor()["state folder"].found.startswith(state_folder)
+
+
+def test_the_store_is_that_of_images(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYCONTAIN_STORE", str(tmp_path / "store"))
+    assert diagnosis.doctor()["store"].found.startswith(str(tmp_path / "store"))
+
+
+def test_no_call_of_a_plan_is_absent():
+    assert findings.probe_calls() == ()
+
+
+def test_a_call_that_no_kernel_has_is_absent():
+    assert syscalls.is_absent(1 << 20)
 
 
 def test_a_state_folder_that_cannot_be_made_is_reported_and_not_raised(monkeypatch):
@@ -85,12 +98,10 @@ def test_a_program_with_the_set_user_id_bit_is_elevated(tmp_path, monkeypatch):
 
 
 def test_landlock_is_what_the_kernel_lists():
-    """Without securityfs nothing lists it; then only the sign of the answer is known."""
-    listed = findings.probe_security_modules().active
+    modules = findings.probe_security_modules()
     version = landlock.abi_version()
     assert version >= 0
-    if listed:
-        assert bool(version) is ("landlock" in listed)
+    assert bool(version) is ("landlock" in modules.active)
 
 
 def test_the_import_of_pycontain_brings_neither_doctor_nor_argparse():

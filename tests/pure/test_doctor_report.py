@@ -13,6 +13,7 @@ from pycontain.runtime.findings import (
     Program,
     SecurityModules,
     StateFolder,
+    StoreFolder,
     SubordinateIds,
     Surroundings,
     Trial,
@@ -60,7 +61,7 @@ def test_rootless_on_5_10_with_the_switch_of_apparmor():
     report = judge(attrs.evolve(HEALTHY, kernel=(5, 10), obstacles=(APPARMOR,), trial=NOTHING_STARTED))
     assert not report.ok
     missing = {each.name: each for each in report if each.verdict is Verdict.MISSING}
-    assert missing.keys() == {"user namespaces", "overlay", "first container"}
+    assert missing.keys() == {"Linux", "user namespaces", "overlay", "first container"}
     assert missing["user namespaces"].fix == "sudo sysctl …=0"
     assert "5.11" in missing["overlay"].fix
 
@@ -72,10 +73,17 @@ def test_another_system_than_linux_gets_one_answer():
 
 @pytest.mark.parametrize(
     ("version", "verdict"),
-    [((5, 9), Verdict.MISSING), ((5, 10), Verdict.LIMITED), ((5, 12), Verdict.GOOD), ((7, 0), Verdict.GOOD)],
+    [((5, 11), Verdict.MISSING), ((5, 12), Verdict.GOOD), ((7, 0), Verdict.GOOD)],
 )
 def test_the_kernel_is_judged_by_its_version(version, verdict):
     assert check("Linux", kernel=version).verdict is verdict
+
+
+def test_a_call_that_is_absent_is_named():
+    found = check("Linux", absent=("clone3", "mount_setattr"))
+    assert found.verdict is Verdict.MISSING
+    assert "clone3, mount_setattr" in found.found
+    assert "seccomp" in found.fix
 
 
 def test_an_unknown_machine_is_missing():
@@ -165,6 +173,26 @@ def test_a_state_folder_that_cannot_be_written_is_missing():
 
 def test_little_room_is_a_limit():
     assert check("state folder", state=StateFolder(free=1 << 20)).verdict is Verdict.LIMITED
+
+
+def test_a_store_that_cannot_be_written_limits_images():
+    found = check("store", store=StoreFolder(path="/store", writable=False))
+    assert found.verdict is Verdict.LIMITED
+    assert "PYCONTAIN_STORE" in found.fix
+
+
+def test_a_store_on_an_overlay_holds_no_layers():
+    """In a container of Docker, say."""
+    assert check("store", store=StoreFolder(file_system="overlay")).verdict is Verdict.LIMITED
+
+
+def test_a_store_with_little_room_is_a_limit():
+    assert check("store", store=StoreFolder(free=1 << 20)).verdict is Verdict.LIMITED
+
+
+def test_security_modules_that_nothing_lists_are_told_by_their_signs():
+    found = check("security modules", modules=SecurityModules(active=("yama",), listed=False))
+    assert found.found.startswith("yama (what shows without securityfs)")
 
 
 def test_overlay_as_a_module_that_is_not_loaded():
