@@ -242,7 +242,8 @@ def container_ids(found: Findings) -> Check:
     """Whether the root of a container is nobody outside: what userns("auto") comes to here."""
     name, host = "container ids", found.trial.host
     if not found.privileged:
-        return Check(name, Verdict.GOOD, "yours, and your subordinate ids")
+        alone = host is not None and host.single_id
+        return Check(name, Verdict.GOOD, "your own alone" if alone else "yours, and your subordinate ids")
     if host is not None and not host.userns_refusal:
         return Check(name, Verdict.GOOD, "65536 of its own for each container, on idmapped layers")
     refusal = "not known, since the engine did not start" if host is None else host.userns_refusal

@@ -149,6 +149,11 @@ def test_newuidmap_that_refuses_is_noticed_by_the_single_id():
     assert check("subordinate ids", trial=Trial(single, 0.003)).found == "newuidmap refused"
 
 
+def test_a_single_id_is_all_that_containers_have():
+    single = HostFacts(euid=1000, rootless=True, uid_map=(IdRange(0, 1000, 1),))
+    assert check("container ids", trial=Trial(single, 0.003)).found == "your own alone"
+
+
 def test_a_free_range_is_above_all_others():
     assert first_free_id("a:100000:65536\nb:300000:10\n", "a:165536:65536") == 300_010
 
