@@ -783,6 +783,15 @@ def seccomp_program(spec: ContainerSpec, host: HostFacts) -> bytes | None:
     )
 
 
+def pretending_program(spec: ContainerSpec, host: HostFacts) -> bytes | None:
+    """The filter that lets package managers work where one id is mapped; not where no filter was asked for."""
+    if not host.single_id or spec.seccomp == "unconfined":
+        return None
+    from pycontain.sandbox.single_id import pretending_filter  # noqa: PLC0415 - as in seccomp_program
+
+    return pretending_filter(host)
+
+
 def control_group(spec: ContainerSpec, engine: Engine, userns: UserNamespace = SHARED) -> Cgroup:
     """The group that keeps the limits and the devices of *spec* on this host, or :class:`HostUnsupported` when it cannot."""
     group = group_for(spec.limits, engine, required=spec.limits_required)
@@ -965,5 +974,6 @@ def sandbox_spec(
         cgroup=cgroup,
         userns=userns,
         seccomp=seccomp_program(spec, host),
+        pretending=pretending_program(spec, host),
         seccomp_name=spec.seccomp if isinstance(spec.seccomp, str) else "given",
     )

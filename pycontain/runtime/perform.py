@@ -442,8 +442,11 @@ def install_file(  # noqa: D103 - as the step says
     content: str,
     read_only: bool,  # noqa: FBT001 - as above
     secret: bool,  # noqa: FBT001 - as above
+    parents: bool = True,  # noqa: FBT001, FBT002 - as above
 ) -> None:
     del size  # for the reader of the plan
+    if not parents:
+        os.close(_open_parent(child, path)[0])
     name = str(child.installed)
     child.installed += 1
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=child.files)
@@ -484,6 +487,8 @@ def _content(child: Child, content: str, place: int) -> bytes:
             ).encode()
         case "resolver":
             return b"# This container has no network, so there is no name server to ask.\n"
+        case "apt":
+            return b'APT::Sandbox::User "root";  // there is one id, so no other user to become\n'
         case _:
             return child.contents[place]
 

@@ -428,6 +428,9 @@ _OWN_FILES = (
 )
 
 
+_APT = RootPath("/etc/apt/apt.conf.d/zz-pycontain")
+
+
 def _is_covered(path: RootPath, spec: SandboxSpec) -> bool:
     """Whether the user has put a file or tree of his own at *path* or above, which is then left as it is."""
     taken = [*(mount.target for mount in spec.mounts), *(file.path for file in spec.files)]
@@ -440,6 +443,15 @@ def files(spec: SandboxSpec) -> Iterator[Step]:
     for path, content, reason in _OWN_FILES:
         if not _is_covered(path, spec):
             yield InstallFile(path, 0, content=content, because=reason)
+    if spec.pretending is not None and not _is_covered(_APT, spec):
+        yield InstallFile(
+            _APT,
+            0,
+            content=Content.APT,
+            parents=False,
+            because="one id is mapped: apt looks whether it has become _apt",
+            tolerate=(errno.ENOENT,),  # an image without apt
+        )
     for place, file in enumerate(spec.files):
         secret = file.path.startswith("/run/secrets/")
         yield InstallFile(
@@ -505,7 +517,7 @@ def privileges(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
     yield SetIdentity(setgroups=not host.single_id, because="image-spec: config.User")
     yield SetCapabilities(_known(spec, host), because="podman's default set, or what .capabilities() says")
     yield SetParentDeathSignal(because="prctl(2): a change of credentials cleared it")
-    if not spec.privileged or spec.seccomp is not None or spec.landlock:
+    if not spec.privileged or spec.seccomp is not None or spec.pretending is not None or spec.landlock:
         yield SetNoNewPrivs(because="set-user-ID programs of the image gain nothing; seccomp needs it")
 
 
@@ -524,6 +536,13 @@ def landlock(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
 
 def seccomp(spec: SandboxSpec) -> Iterator[Step]:
     """The last wall before the payload, so that none of our own calls needs to pass it."""
+    if spec.pretending is not None:
+        # seccomp(2): of equal answers the later filter's counts, and this one lets every filter be added.
+        yield SetSeccomp(
+            spec.pretending,
+            "pretending",
+            because="one id is mapped: chown(2), setuid(2) and their kin say 0 and do nothing",
+        )
     if spec.seccomp is not None:
         yield SetSeccomp(spec.seccomp, spec.seccomp_name, because="the kernel's surface is what Docker's is")
 

@@ -154,6 +154,7 @@ class SandboxSpec:
     cgroup: Cgroup = NO_CGROUP
     userns: UserNamespace = SHARED
     seccomp: bytes | None = attrs.field(default=None, repr=False)
+    pretending: bytes | None = attrs.field(default=None, repr=False)  # where one id is mapped, see single_id
     seccomp_name: str = "default"
 
     @property

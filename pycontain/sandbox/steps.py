@@ -715,6 +715,7 @@ class Content(enum.Enum):
     HOSTNAME = "hostname"
     HOSTS = "hosts"
     RESOLVER = "resolver"
+    APT = "apt"
 
 
 @attrs.frozen
@@ -731,6 +732,7 @@ class InstallFile(Step):
     content: Content = Content.GIVEN
     read_only: bool = False
     secret: bool = False  # it will belong to the payload's user
+    parents: bool = True  # are made when they are missing
 
     def __str__(self) -> str:
         what = f"{self.size} bytes" if self.content is Content.GIVEN else self.content.value

@@ -101,7 +101,9 @@ GOLDEN = {
     "full": compile_plan(FULL, ROOT),
     "full-rootless": compile_plan(FULL, ROOTLESS),
     "walls": compile_plan(WALLS, attrs.evolve(ROOT, landlock=7)),
-    "walls-single-id": compile_plan(attrs.evolve(WALLS, read_only=False), attrs.evolve(SINGLE, landlock=2)),
+    "walls-single-id": compile_plan(
+        attrs.evolve(WALLS, read_only=False, pretending=bytes(8 * 5)), attrs.evolve(SINGLE, landlock=2)
+    ),
     "privileged": compile_plan(PRIVILEGED, ROOT),
     "privileged-rootless": compile_plan(PRIVILEGED, ROOTLESS),
     "volumes": compile_plan(VOLUMES, ROOT),

@@ -78,6 +78,7 @@ sandbox_specs = st.builds(
     ).map(tuple),
     userns=st.builds(UserNamespace, st.booleans(), st.sampled_from(["", "a reason"])),
     seccomp=st.none() | st.just(bytes(16)),
+    pretending=st.none() | st.just(bytes(8)),
 )
 single = (IdRange(0, 1000, 1),)
 many = (IdRange(0, 1000, 1), IdRange(1, 100000, 65536))
