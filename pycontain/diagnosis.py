@@ -18,6 +18,7 @@ from pycontain.errors import PycontainError
 from pycontain.runtime import engine as engines
 from pycontain.runtime.findings import CONTROLLERS, NAMESPACES, Findings, Trial, probe_findings
 from pycontain.sandbox.host import CgroupLayout
+from pycontain.sandbox.landlock import LEAST_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -422,13 +423,15 @@ def seccomp(found: Findings) -> Check:
 
 def landlock(found: Findings) -> Check:
     """landlock(7)."""
-    if found.landlock:
+    if found.landlock >= LEAST_VERSION:
         return Check("Landlock", Verdict.GOOD, f"version {found.landlock}")
+    needed_for = ".landlock() and .untrusted()"
+    if found.landlock:
+        because, fix = "it forbids every move between directories", "use Linux 5.19 or newer"
+        return Check("Landlock", Verdict.LIMITED, f"version {found.landlock}", because, fix, needed_for)
     because = "it is not built in (Linux 5.13), not switched on, or kept from this process"
     fix = "boot with lsm=landlock, before what lsm= names now"
-    return Check(
-        "Landlock", Verdict.LIMITED, "not available", because, fix, "programs that wall themselves in"
-    )
+    return Check("Landlock", Verdict.LIMITED, "not available", because, fix, needed_for)
 
 
 def security_modules(found: Findings) -> Check:

@@ -99,8 +99,8 @@ def test_unless_required_it_is_left_out_and_said():
 
 @pytest.mark.rootless
 def test_a_node_that_is_made_in_a_user_namespace_is_of_no_use():
-    done = sh("mknod /dev/mine c 1 7", HOST.capabilities(add=["MKNOD"]))
-    assert "Operation not permitted" in done.stderr
+    done = sh("mknod /dev/mine c 1 5; head -c 1 /dev/mine", HOST.capabilities(add=["MKNOD"]))
+    assert (done.ok, done.stdout) == (False, "")
 
 
 def test_a_disk_cannot_be_opened_by_who_may_make_its_node(listed, disk):

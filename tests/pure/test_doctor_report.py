@@ -306,8 +306,13 @@ def test_a_kernel_without_seccomp_is_missing():
     assert check("seccomp", seccomp=frozenset()).verdict is Verdict.MISSING
 
 
-def test_a_kernel_without_landlock_is_a_limit():
-    assert check("Landlock", landlock=0).verdict is Verdict.LIMITED
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_kernel_without_landlock_or_with_the_first_is_a_limit(version):
+    assert check("Landlock", landlock=version).verdict is Verdict.LIMITED
+
+
+def test_a_newer_landlock_is_good():
+    assert check("Landlock", landlock=2).verdict is Verdict.GOOD
 
 
 def test_a_profile_counts_only_when_a_container_failed():
