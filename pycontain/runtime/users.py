@@ -191,9 +191,10 @@ def clone_tree(
         _AT_FDCWD, source, syscalls.OPEN_TREE_CLONE | (syscalls.AT_RECURSIVE if recursive else 0)
     )
     try:
-        if idmapped:
-            _idmap(tree, namespace, recursive=recursive, fallback=fallback)
-        syscalls.mount_setattr(tree, set_=attributes, propagation=syscalls.MS_PRIVATE, recursive=recursive)
+        if not idmapped or not _idmap(tree, namespace, attributes, recursive=recursive, fallback=fallback):
+            syscalls.mount_setattr(
+                tree, set_=attributes, propagation=syscalls.MS_PRIVATE, recursive=recursive
+            )
     except OSError as error:
         os.close(tree)
         error.filename = source
@@ -201,16 +202,21 @@ def clone_tree(
     return tree
 
 
-def _idmap(tree: int, namespace: int, *, recursive: bool, fallback: bool) -> None:
+def _idmap(tree: int, namespace: int, attributes: int, *, recursive: bool, fallback: bool) -> bool:
+    """Whether the tree is translated and has its attributes; with *fallback* at least the top of it, if that can be."""
+    idmapped = attributes | syscalls.MOUNT_ATTR_IDMAP
     for deep in (True, False) if recursive and fallback else (recursive,):
         try:
-            syscalls.mount_setattr(tree, set_=syscalls.MOUNT_ATTR_IDMAP, userns=namespace, recursive=deep)
+            syscalls.mount_setattr(
+                tree, set_=idmapped, propagation=syscalls.MS_PRIVATE, userns=namespace, recursive=deep
+            )
         except OSError as error:
             # mount_setattr(2): EINVAL of a file system that cannot, EPERM of a mount that is idmapped already.
             if not fallback or error.errno not in {errno.EINVAL, errno.EPERM}:
                 raise
         else:
-            return
+            return deep == recursive  # what is below its top has no attributes yet
+    return False
 
 
 def fork(first: tuple[int, int], clone: Callable[[], tuple[int, int]]) -> tuple[int, int]:
@@ -240,8 +246,9 @@ def fork(first: tuple[int, int], clone: Callable[[], tuple[int, int]]) -> tuple[
 
 def _map(pidfd: int, first: tuple[int, int]) -> None:
     """user_namespaces(7): write the maps of a child that has none yet."""
+    process = _process(pidfd)
     for name, outside in zip(("uid_map", "gid_map"), first, strict=True):
-        fd = os.open(f"{_process(pidfd)}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(f"{process}/{name}", os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(fd, f"0 {outside} {COUNT}".encode())
         finally:
