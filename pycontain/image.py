@@ -30,6 +30,7 @@ from pycontain.store.store import StoredImage
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from pycontain.layers.entries import Limits as LayerLimits
     from pycontain.oci.chain import Layer
     from pycontain.registry.credentials import Credentials
     from pycontain.registry.settings import RegistrySettings
@@ -184,6 +185,7 @@ class Image(StoredImage):
         mirrors: Iterable[str] = (),
         progress: bool | Callback = False,
         unpack: bool | None = None,
+        layer_limits: LayerLimits | None = None,
         store: _Store | None = None,
     ) -> Image:
         """Bring an image from its registry into the store, and give it.
@@ -191,7 +193,7 @@ class Image(StoredImage):
         *platform* is this machine's unless given. *policy*: ``always`` asks the registry and fetches what is new,
         ``missing`` asks it when the store has no such image, ``newer`` makes do with what the store has when the
         registry does not answer, ``never`` asks nobody. *unpack* makes it ready to run; by default, when it is for
-        this machine. For *auth*, *plain_http*, *ca* and *mirrors* see :class:`RegistrySettings`;
+        this machine; *layer_limits* bounds what each layer may unpack to. For *auth*, *plain_http*, *ca* and *mirrors* see :class:`RegistrySettings`;
         without them :func:`configure_registry` holds. For *progress* see :mod:`pycontain.progress`.
 
         On failure the name means what it meant, and what came is kept for the next try.
@@ -202,7 +204,7 @@ class Image(StoredImage):
         store = store or Store()
         name = _registry_reference(reference)
         with (
-            _unpacking(on=platform is None if unpack is None else unpack) as unpacking,
+            _unpacking(layer_limits, on=platform is None if unpack is None else unpack) as unpacking,
             store.lease() as lease,
         ):
             found = pull(
@@ -577,10 +579,11 @@ def _settings(
 
 
 @contextmanager
-def _unpacking(*, on: bool) -> Iterator[Unpacking | None]:
+def _unpacking(limits: LayerLimits | None, *, on: bool) -> Iterator[Unpacking | None]:
     if not on:
         yield None
         return
+    from pycontain.layers.entries import DEFAULT_LIMITS  # noqa: PLC0415 - as below
     from pycontain.runtime.engine import engine  # noqa: PLC0415 - who only stores images needs no zygote
     from pycontain.transfer import Unpacking  # noqa: PLC0415 - as above
 
@@ -589,7 +592,7 @@ def _unpacking(*, on: bool) -> Iterator[Unpacking | None]:
     except HostUnsupported as error:
         error.add_note("an image can be stored all the same: Image.pull(..., unpack=False)")
         raise
-    with Unpacking(current) as unpacking:
+    with Unpacking(current, limits or DEFAULT_LIMITS) as unpacking:
         yield unpacking
 
 

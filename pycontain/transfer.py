@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, Self
 import attrs
 
 from pycontain.errors import InvalidImage, PycontainError, StoreCorrupt
-from pycontain.layers.entries import Whiteouts
+from pycontain.layers.entries import DEFAULT_LIMITS, Limits, Whiteouts
 from pycontain.oci.chain import layers_of
 from pycontain.oci.choice import resolve
 from pycontain.oci.config import ImageConfig
@@ -337,8 +337,9 @@ def kind_of(engine: Engine) -> Kind:
 class Unpacking:
     """Unpacks the layers of images for *engine*; a context manager. Its process starts with the first that is missing."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, limits: Limits = DEFAULT_LIMITS) -> None:
         self.kind = kind_of(engine)
+        self.limits = limits
         self._engine = engine
         self._unpacker: Unpacker | None = None
 
@@ -480,7 +481,9 @@ class _Layers:
 
     def _apply(self, layer: Layer, unpacker: Unpacker, target: str, whiteouts: Whiteouts) -> Unpacked:
         def apply(fd: int) -> Unpacked:
-            return unpacker.apply(fd, target, whiteouts=whiteouts, diff_id=str(layer.diff_id))
+            return unpacker.apply(
+                fd, target, whiteouts=whiteouts, diff_id=str(layer.diff_id), limits=self._unpacking.limits
+            )
 
         descriptor = layer.descriptor
         arrival = self._arrivals[descriptor.digest]

@@ -87,8 +87,8 @@ class Snapshotter(Protocol):
         """Begin a snapshot on top of *parent*, which need not be committed before this one is.
 
         When somebody prepares the same one, in this process or another, this waits until he has committed it, has given
-        up or was killed; then :attr:`Active.committed` says whether it is done. Hold one at a time in each thread: who
-        waits for a second while holding the first can wait in a circle.
+        up or was killed; then :attr:`Active.committed` says whether it is done. Who holds several takes them from the
+        lowest layer up, or he can wait in a circle.
         """
         ...
 

@@ -19,11 +19,13 @@ from pycontain.errors import (
     ImageNotFound,
     InvalidImage,
     InvalidSpec,
+    LayerTooLarge,
     RegistryError,
     StoreError,
 )
 from pycontain.image import Image, Store, runnable
 from pycontain.kernel import syscalls
+from pycontain.layers.entries import Limits
 from pycontain.oci.digest import Digest
 from pycontain.oci.source import parse_source
 from pycontain.progress import Phase
@@ -262,6 +264,14 @@ def test_a_tag_that_is_not_there_is_answered_with_the_one_that_was_meant(store, 
     with pytest.raises(ImageNotFound) as caught:
         Image.pull(f"{server.address}/tagged:3.2")
     assert caught.value.__notes__[-1] == "did you mean 3.20?"
+
+
+def test_a_layer_that_is_larger_than_the_caller_allows(store, reference):
+    with pytest.raises(LayerTooLarge) as caught:
+        Image.pull(reference, layer_limits=Limits(max_bytes=2_000_000))
+    assert "max_bytes" in str(caught.value) + str(caught.value.__notes__)
+    assert visible(store)[0] == []
+    assert Image.pull(reference).references == (reference,)
 
 
 # --- a full disk ----------------------------------------------------------------------------------------
