@@ -17,6 +17,7 @@ from pycontain.runtime import engine as engines
 from pycontain.sandbox import capabilities
 from pycontain.sandbox.seccomp import Action, Answer, parse_profile, resolve
 from pycontain.sandbox.seccomp_default import default_profile
+from pycontain.sandbox.single_id import IDENTITIES, OWNERS
 
 HERE = Path(__file__).parent
 LAST = 700  # the highest number of all tables is below
@@ -82,6 +83,8 @@ def test_the_syscall_survey_equals_the_profile(survey, policy, name, argument):
     width = 0xFFFFFFFF if abi is Abi.I386 else 0xFFFFFFFF_FFFFFFFF
     args = (int(argument) & width,) * 6
     names = names_by_number(abi)
+    # Where one id is mapped these claim to have been done, for the sake of package managers.
+    pretended = {*OWNERS, *IDENTITIES} if engines.engine().facts.single_id else set()
     wrong, seen = [], Counter()
     for number in range(LAST + 1):
         call, answer = names.get(number + abi.first_number), answers[number]
@@ -91,6 +94,8 @@ def test_the_syscall_survey_equals_the_profile(survey, policy, name, argument):
         allowed = wanted == ALLOW or (call in NOT_FILTERED and answer == bare[number])
         seen["allowed" if allowed else "refused"] += 1
         fits = was_let_through(call, answer, bare[number]) if allowed else answer == str(wanted & 0xFFFF)
+        if allowed and call in pretended:
+            fits = answer == "0"
         if not fits:
             wrong.append(f"{number} {call}: {answer}, wanted {wanted:#x}, without a filter {bare[number]}")
     assert wrong == []
