@@ -32,6 +32,7 @@ ACTS = (
     "import_time",
     "memory",
     "rootless",
+    "walls",
     "output",
     "unpack",
     "pull",
