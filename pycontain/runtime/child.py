@@ -79,6 +79,11 @@ class Task:
         rest = (self.steps, self.execute, self.contents, self.trees, self.cgroup, self.folder, self.taken)
         return marshal.dumps((self.ident, self.options, self.prefix, *rest))
 
+    def index_of(self, name: str) -> int:
+        """Which step of the plan is the first of that name after the prefix."""
+        names = [step[0] for step in marshal.loads(self.steps)]
+        return len(marshal.loads(self.prefix)) + names.index(name)
+
     @property
     def has_init(self) -> bool:
         """Whether somebody of ours stays beside the payload."""
@@ -140,11 +145,9 @@ class Spare:
         """Whether it has done what *task* begins with; who asks where the time goes wants to see all of it."""
         return task.prefix == self.prefix and not task.options & PROFILE
 
-    def take(self, task: Task, fds: list[int], group: Group | None) -> bool:
-        """Give it *task*, as a member of *group*; False, and it is of no more use, when it cannot do it."""
+    def take(self, task: Task, fds: list[int]) -> bool:
+        """Give it *task*; False, and it is of no more use, when it was killed."""
         try:
-            if group is not None:
-                group.admit(self.pid)  # before it makes its cgroup namespace
             while len(fds) > _MOST_DESCRIPTORS:
                 socket.send_fds(self.line, [_MORE], fds[:_MOST_DESCRIPTORS])
                 fds = fds[_MOST_DESCRIPTORS:]
@@ -153,7 +156,7 @@ class Spare:
                 socket.send_fds(self.line, [packet], fds)
             else:
                 self._send_large(packet, fds)
-        except OSError:  # it was killed
+        except OSError:
             return False
         return True
 
@@ -286,11 +289,11 @@ def _trace(error: BaseException) -> str:
 
 
 def _refused_by(group: Group, task: Task) -> perform.StepRefused | None:
-    """Join *group*, whose descriptors are still open; why it was not to be, as the failure of the step after the prefix."""
+    """Join *group*, whose descriptors are still open; why it was not to be, as the failure of the step that says so."""
     try:
         group.join()
     except OSError as error:
-        return perform.StepRefused(len(marshal.loads(task.prefix)), error.errno or 0, "")
+        return perform.StepRefused(task.index_of("JoinCgroup"), error.errno or 0, "")
     return None
 
 

@@ -456,7 +456,9 @@ class Zygote:
                 own.give_pipes(fds[1:])
                 trees = own.clone_trees(task.trees, task.folder)
                 own.close()
-            taken = spare.take(task, [*fds, *trees], group)
+            if group is not None:  # before it makes its cgroup namespace
+                _admit(group, spare.pid, task)
+            taken = spare.take(task, [*fds, *trees])
         except OSError:
             self._dismiss(spare)
             raise
@@ -776,6 +778,16 @@ class Zygote:
             branch.close()
             return
         container.branches = [each for each in (*container.branches, branch) if not _is_removed(each)]
+
+
+def _admit(group: Group, pid: int, task: child.Task) -> None:
+    """Move *pid* into *group*; a refusal is that of the step which says so."""
+    try:
+        group.admit(pid)
+    except ProcessLookupError:
+        return  # it was killed, and will not take the task
+    except OSError as error:
+        raise users.refused(task.index_of("JoinCgroup"), error) from error
 
 
 def _told(error: HostUnsupported) -> tuple[str, str, str, str]:

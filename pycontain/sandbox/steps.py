@@ -239,6 +239,11 @@ class JoinCgroup(Step):
                 "the kernel lets no process into the container's control group",
                 "see pycontain.doctor(); without .limits() there is no group",
             )
+        if number == errno.EINVAL and "cpu" in self.controllers:
+            return (
+                "the kernel lets no process with a real-time policy into the container's control group",
+                "cgroups(7): with CONFIG_RT_GROUP_SCHED the cpu controller wants SCHED_OTHER; start this program without chrt(1)",
+            )
         return None
 
 

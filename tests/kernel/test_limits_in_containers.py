@@ -348,3 +348,29 @@ def test_many_containers_leave_no_group_below_that_of_the_zygote(host):
     with limited.start("sleep", "600"), limited.start("sleep", "600"):
         for _ in range(5):
             limited.run("true").check()
+
+
+@pytest.mark.root
+def test_a_real_time_owner_is_told_why_it_can_have_no_limit_on_cpus(tmp_path):
+    """cgroups(7): with CONFIG_RT_GROUP_SCHED the cpu controller of v1 takes real-time processes only with a budget."""
+    if not Path("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists():
+        pytest.skip("no cpu controller of v1 with CONFIG_RT_GROUP_SCHED here")
+    code = """
+        import os, sys
+        from pycontain import Container
+        from pycontain.errors import StepFailed
+        try:
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        except PermissionError:
+            sys.exit(77)
+        for _ in range(2):  # by a child of its own, and by a spare
+            try:
+                Container("host:").limits(cpus=1).run("true")
+            except StepFailed as error:
+                print(error, error.step.startswith("mkdir(CGROUP"))
+    """
+    told = "the kernel lets no process with a real-time policy into the container's control group True\n"
+    ended = run_owner(code, state=tmp_path)
+    if ended == (77, "", ""):
+        pytest.skip("our own group has no budget for real-time processes")
+    assert ended == (0, told * 2, "")
