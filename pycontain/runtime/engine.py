@@ -355,8 +355,8 @@ def _introduce(
     while True:
         try:
             packet, fds, _ = descriptors.receive(control, 1 << 16, 2)
-        except ConnectionResetError:  # unix(7): it has ended with our packet unread
-            packet, fds = b"", []
+        except ConnectionResetError:  # unix(7): it has ended with our packet unread; what it said comes after
+            continue
         except TimeoutError as error:
             raise SandboxError(
                 f"the zygote was not ready within {_START_TIMEOUT:g} s",

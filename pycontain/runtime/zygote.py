@@ -855,10 +855,10 @@ def main(control: socket.socket, owner: int, state_folder: str, *, rootless: boo
     own = os.pidfd_open(os.getpid())  # by which the owner waits for us, whatever becomes of us
     verdict = "folder"
     try:
+        # The ranges of ids that root's containers may have. Read first: who ends with a packet unread resets the socket.
+        pool = None if rootless else marshal.loads(control.recv(_REQUEST_LIMIT))
         state = own_folder(state_folder, rootless=rootless)
         verdict = "refused"
-        # The ranges of ids that root's containers may have.
-        pool = None if rootless else marshal.loads(control.recv(_REQUEST_LIMIT))
         zygote = set_the_stage(control, owner, own, state, pool)
     except OSError as error:
         import traceback  # noqa: PLC0415 - big, and needed by failures alone
