@@ -174,7 +174,7 @@ def own_groups():
         kind, _, options = fields[fields.index("-") + 1 :]
         if kind in {"cgroup", "cgroup2"}:
             names = "" if kind == "cgroup2" else options.removeprefix("rw,").removeprefix("xattr,")
-            own = f"{fields[4]}{paths.get(names, '')}"
+            own = f"{fields[4]}{paths.get(names, '')}".rstrip("/")
             yield own if os.path.isdir(own) else fields[4]  # it may be mounted from below its top
 
 

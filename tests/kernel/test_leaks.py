@@ -56,8 +56,10 @@ def cgroup(_):
     path = next((path for path in places if writable(path)), None)
     if path is None:
         pytest.skip("no control group can be made here")
-    yield f"cgroups: {path}"
-    path.rmdir()
+    try:
+        yield f"cgroups: {path}"
+    finally:
+        path.rmdir()
 
 
 def writable(path):
