@@ -20,7 +20,7 @@ import errno
 import fcntl
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pycontain.kernel import syscalls
 from pycontain.kernel.trees import remove_tree
@@ -157,7 +157,18 @@ class OwnerFolder:
             except OSError as error:
                 if error.errno != errno.EINVAL:  # layers are on disk, usually, and there are no devices
                     raise
-        remove_tree(self.path)
+        remove_folder(self.path)
+
+
+def remove_folder(path: str) -> None:
+    """Remove a zygote's folder, its mark last: who is killed meanwhile leaves what the next sweep knows as ours."""
+    with suppress(FileNotFoundError), os.scandir(path) as entries:
+        for entry in list(entries):
+            if entry.is_dir(follow_symlinks=False):
+                remove_tree(entry.path)
+            elif entry.name != _MARK:
+                os.unlink(entry.path)
+    remove_tree(path)
 
 
 def abandoned(state: str) -> list[tuple[str, int]]:
@@ -216,7 +227,7 @@ def sweep(state: str) -> int:
         try:
             for path, _ in dead:
                 if _groups_are_removed(f"{path}/{_JOURNAL}"):
-                    remove_tree(path)
+                    remove_folder(path)
         finally:
             os._exit(0)
     for _, lock in dead:

@@ -6,11 +6,15 @@
 import os
 import random
 import signal
+import sys
 import time
+from itertools import count
 from pathlib import Path
 
 import pytest
 from owners import comes_true, eventually, marked, new_mark, run_owner, start_owner
+
+from pycontain.runtime import sweep
 
 ROUNDS = 300 if os.environ.get("PYCONTAIN_SOAK") else 15
 BASE = int(os.environ.get("PYCONTAIN_SEED", random.SystemRandom().randrange(1 << 30)))
@@ -84,6 +88,38 @@ def test_a_killed_owner_leaves_no_process_and_no_file(tmp_path, number, record_p
     assert run_owner("import pycontain; pycontain.prewarm()", state=tmp_path) == (0, "", "")
     assert comes_true(lambda: os.listdir(tmp_path) == [], patience=5), f"files are left; seed {seed}"
     assert mounts() == before
+
+
+def killed_at(path, removals):
+    """Remove the folder in a child that ends instead of the removal number *removals*; whether it came so far."""
+    child = os.fork()
+    if child == 0:
+        left = iter(range(removals))
+
+        def count(event, _):
+            if event in {"os.remove", "os.rmdir"} and next(left, None) is None:
+                os._exit(9)
+
+        sys.addaudithook(count)
+        sweep.remove_folder(path)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+def test_a_removal_that_is_killed_at_any_point_is_finished_by_the_next_sweep(tmp_path):
+    state = str(tmp_path)
+    for removals in count():
+        folder = sweep.OwnerFolder.create(state)
+        os.makedirs(f"{folder.layers}/0/upper")
+        os.close(folder.lock)
+        killed = killed_at(folder.path, removals)
+        for path, lock in sweep.abandoned(state):
+            sweep.remove_folder(path)
+            os.close(lock)
+        assert os.listdir(state) == [], f"killed before removal {removals}"
+        if not killed:
+            break
+    assert removals > 5
 
 
 def test_an_owner_and_then_its_zygote(tmp_path):
