@@ -197,6 +197,16 @@ def _refuse_kernel_files(child: Child, target: int) -> None:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
 
+def _attach(child: Child, tree: int, target: str, *, directory: bool) -> None:
+    """move_mount(2) a detached tree to a place that the user chose, which is made when it is missing."""
+    place = _mount_point(child, target, directory=directory)
+    try:
+        _refuse_kernel_files(child, place)
+        syscalls.move_mount(tree, place)
+    finally:
+        os.close(place)
+
+
 def _through(fd: int) -> str:
     return f"/proc/self/fd/{fd}"
 
@@ -266,12 +276,7 @@ def _close_tree(child: Child, tree: int) -> None:
 def attach_tree(child: Child, tree: int, target: str) -> None:
     """Attach a tree that the zygote has cloned."""
     fd = child.trees[tree]
-    place = _mount_point(child, target, directory=stat.S_ISDIR(os.fstat(fd).st_mode))
-    try:
-        _refuse_kernel_files(child, place)
-        syscalls.move_mount(fd, place)
-    finally:
-        os.close(place)
+    _attach(child, fd, target, directory=stat.S_ISDIR(os.fstat(fd).st_mode))
     _close_tree(child, tree)
 
 
@@ -301,12 +306,7 @@ def bind_mount(child: Child, source: str, target: str, read_only: bool, nosuid: 
             | syscalls.MOUNT_ATTR_NODEV * nodev
         )
         syscalls.mount_setattr(tree, set_=attributes, propagation=syscalls.MS_PRIVATE, recursive=True)
-        place = _mount_point(child, target, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
-        try:
-            _refuse_kernel_files(child, place)
-            syscalls.move_mount(tree, place)
-        finally:
-            os.close(place)
+        _attach(child, tree, target, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
     finally:
         os.close(tree)
 
@@ -354,12 +354,7 @@ def bind_device(child: Child, source: str, target: str) -> None:
     """Attach a device node of the host to a file made for it."""
     tree = _device_tree(source)
     try:
-        place = _mount_point(child, target, directory=False)
-        try:
-            _refuse_kernel_files(child, place)
-            syscalls.move_mount(tree, place)
-        finally:
-            os.close(place)
+        _attach(child, tree, target, directory=False)
     finally:
         os.close(tree)
 
@@ -459,12 +454,7 @@ def install_file(  # noqa: D103 - as the step says
     try:
         if read_only:
             syscalls.mount_setattr(tree, set_=syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOEXEC)
-        target = _mount_point(child, path, directory=False)
-        try:
-            _refuse_kernel_files(child, target)
-            syscalls.move_mount(tree, target)
-        finally:
-            os.close(target)
+        _attach(child, tree, path, directory=False)
     finally:
         os.close(tree)
 
