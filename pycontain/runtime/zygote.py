@@ -55,6 +55,7 @@ _START = ""  # what a spare is for: the next start, or by the container's id the
 _A_MOMENT = 0.05  # seconds for what was killed to be gone, when others wait
 _LAST_BREATH = 50  # milliseconds that an exiting process may need until it can be reaped
 _SPARE_SECONDS = 5.0  # an exec soon after another finds a spare; later the memory is worth more
+_SOON = 0.01  # seconds until the first look for children that nobody has named
 _LARGE = marshal.dumps(("large",))
 
 
@@ -132,7 +133,8 @@ class Zygote:
         self.spare: child.Spare | None = None
         self.spares: dict[str, child.Spare] = {}  # for the next exec in a container that had one lately
         self.forker: Forker | None = None  # made when there is something to fork
-        self.strangers = False  # whether there may be children that are not in the list
+        # Seconds until the next look for children that are not in the list; 0 when there can be none.
+        self.strangers = 0.0
         # Containers that shall get such a spare, with the first steps of their last exec.
         self.wanted: dict[str, bytes] = {}
         # To spares that were given a task, until their payload runs.
@@ -183,8 +185,13 @@ class Zygote:
             pass  # the next start tries again, and says what is wrong
         self._make_spares()
         self._make_group_ready()
-        events = self.poll.poll(_SPARE_SECONDS if self.spares else None)
-        if not events:
+        pauses = [self.strangers] * bool(self.strangers) + [_SPARE_SECONDS] * bool(self.spares)
+        pause = min(pauses, default=None)
+        events = self.poll.poll(pause)
+        if not events and self.strangers:
+            self._reap_strangers()
+            self.strangers = min(self.strangers * 2, _SPARE_SECONDS)
+        if not events and pause == _SPARE_SECONDS:
             self._dismiss_exec_spares(*self.spares)
         return events
 
@@ -537,7 +544,8 @@ class Zygote:
         if self.forker.pidfd in self.children:
             self._kill(self.children[self.forker.pidfd], signal.SIGKILL)
         # It may just have forked what it has not told us of.
-        self.strangers = self.strangers or bool(self.forker.asked)
+        if self.forker.asked:
+            self.strangers = _SOON
         self.forker = None
 
     def _receive_spare(self, forker: Forker) -> None:
@@ -548,7 +556,8 @@ class Zygote:
         purpose, spare, first = answer
         if spare is None:
             # With ids, it may have been forked and ended for want of them; then nobody else has them until it is reaped.
-            self.strangers = self.strangers or first is not None
+            if first is not None:
+                self.strangers = _SOON
             return
         self._know(spare, first)
         if purpose == _START:
@@ -725,7 +734,7 @@ class Zygote:
         elif running.ident == _FORKER and self.forker is not None and self.forker.pid == pid:
             self._dismiss_forker()
         if self.strangers:
-            self._reap_stranger()
+            self._reap_strangers()
         if running.executed >= 0:
             self._forget(running.executed)
         if running.branch is not None and os.WIFSIGNALED(status):
@@ -762,13 +771,19 @@ class Zygote:
         if cleaner:
             self.adopt(cleaner)
 
-    def _reap_stranger(self) -> None:
-        """Reap a spare of a forker that had ended before it could name it; the spare ends when it notices."""
-        try:
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:  # there is no child at all
-            return
-        if ended is not None and all(running.pid != ended.si_pid for running in self.children.values()):
+    def _reap_strangers(self) -> None:
+        """Reap spares of a forker that had ended before it could name them; a spare ends when it notices.
+
+        One that was to become a command in a container is in its PID namespace, so until then that container cannot end.
+        """
+        known = {running.pid for running in self.children.values()}
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:  # there is no child at all
+                return
+            if ended is None or ended.si_pid in known:  # that has its own event, after which is looked again
+                return
             os.waitpid(ended.si_pid, 0)
 
     def _prune(self, target: str, branch: Group) -> None:

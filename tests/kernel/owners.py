@@ -33,6 +33,17 @@ def marked(mark):
     return found
 
 
+def ours():
+    """Every process on this machine that pycontain has named, with the state that proc_pid_stat(5) tells."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, _, rest = stat.read_text(errors="replace").rpartition(")")
+            if "(pycontain" in name:
+                found.append(f"{name}) {rest.split()[0]}")
+    return found
+
+
 def eventually(condition, patience=PATIENCE):
     """Whether *condition* comes true in time; how long it took is returned, None when it did not."""
     began = time.monotonic()

@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from owners import comes_true, eventually, marked, new_mark, run_owner, start_owner
+from owners import comes_true, eventually, marked, new_mark, ours, run_owner, start_owner
 
 from pycontain.runtime import sweep
 
@@ -86,7 +86,8 @@ def test_a_killed_owner_leaves_no_process_and_no_file(tmp_path, number, record_p
     record_property("seconds until the last process was gone", took)
     assert took is not None, f"processes {marked(mark)} outlive their owner; seed {seed}"
     assert run_owner("import pycontain; pycontain.prewarm()", state=tmp_path) == (0, "", "")
-    assert comes_true(lambda: os.listdir(tmp_path) == [], patience=5), f"files are left; seed {seed}"
+    removed = comes_true(lambda: os.listdir(tmp_path) == [], patience=5)
+    assert removed, f"files are left, and these processes: {ours()}; seed {seed}"
     assert mounts() == before
 
 

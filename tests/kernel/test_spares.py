@@ -1,13 +1,16 @@
 """Spare children: made by the forker, in a way of their own, and no different from others."""
 
 import os
+import shutil
 import signal
+import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from leaks import FORKER, PATIENCE, zygote_pid
+from owners import comes_true
 
 import pycontain
 from pycontain import Container
@@ -98,6 +101,33 @@ def test_a_stopped_forker_is_no_hostage():
     finally:
         with suppress(ProcessLookupError):  # the zygote has ended it
             os.kill(stopped, signal.SIGCONT)
+
+
+def forks_and_is_killed_before_it_names(pid):
+    """strace(1) on the forker *pid*; its first message ends it."""
+    tracer = subprocess.Popen(
+        ["strace", "-q", "-p", str(pid), "-e", "trace=sendmsg", "-e", "inject=sendmsg:signal=KILL"],
+        stderr=subprocess.DEVNULL,
+    )
+    status = Path(f"/proc/{pid}/status")
+    assert comes_true(lambda: "TracerPid:\t0\n" not in status.read_text() or tracer.poll() is not None)
+    return tracer
+
+
+@pytest.mark.root  # nobody else may trace the forker
+def test_a_container_ends_although_a_spare_in_it_was_never_named():
+    """The spare is a child of the zygote in the container's PID namespace, which ends when the last one in it is reaped.
+
+    If nobody did so, the check for leaks would find the container's PID 1.
+    """
+    if shutil.which("strace") is None:
+        pytest.skip("there is no strace to end the forker at the right moment")
+    container = Container("host:")
+    with container.start("sleep", "1000") as running:
+        tracer = forks_and_is_killed_before_it_names(forker())
+        running.exec("true", check=True)
+        assert tracer.wait(PATIENCE) == 0
+        running.kill()
 
 
 @pytest.mark.parametrize("count", [1, 3])
