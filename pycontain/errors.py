@@ -10,7 +10,7 @@
     ├── StoreError        StoreBusy(TimeoutError) · StoreCorrupt
     ├── SandboxError      InvalidSpec(ValueError) · HostUnsupported · StepFailed(OSError)
     │                     CommandNotFound(FileNotFoundError) · CommandNotExecutable(PermissionError)
-    ├── NetworkError      PortInUse(OSError)
+    ├── NetworkError      PortInUse(OSError) · NothingListens(ConnectionRefusedError) · ConnectTimeout(TimeoutError)
     ├── BuildError        DockerfileError(ValueError) · InstructionFailed
     ├── CommandFailed
     └── CommandTimeout(TimeoutError)
@@ -268,14 +268,24 @@ class NetworkError(PycontainError):
     """A network or a port cannot be set up."""
 
 
-class PortInUse(NetworkError, OSError):
-    """Another program listens on the host port; ``port`` is its number."""
-
+class _PortError(NetworkError, OSError):
     def __init__(self, message: str, *, port: int = 0, errno: int = 0, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.port = port
         self.errno = errno
         self.strerror = os.strerror(errno) if errno else ""
+
+
+class PortInUse(_PortError):
+    """Another program listens on the port; ``port`` is its number."""
+
+
+class NothingListens(_PortError, ConnectionRefusedError):
+    """No program accepts connections on the port inside the container; ``port`` is its number, 0 for a unix socket."""
+
+
+class ConnectTimeout(_PortError, TimeoutError):
+    """The program inside did not accept the connection in time; ``port`` is its number, 0 for a unix socket."""
 
 
 # --- builds ---------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import signal as signals
 import threading
 import time
 import weakref
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
@@ -21,7 +22,8 @@ from pycontain.runtime.watch import watcher
 from pycontain.sandbox.size import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import socket
+    from collections.abc import Iterator, Mapping
 
     from pycontain.container import Container, ContainerSpec
     from pycontain.resources import ProcessStatus, Resources, Stats
@@ -549,6 +551,48 @@ class Running:
         if self._watched.done.is_set():
             raise has_exited(self.name)
         return Resources(self._prepared.engine, self.id, self.name, self._pid)
+
+    # --- network ----------------------------------------------------------------------------------------
+
+    def connect(
+        self, port: int | str, host: str = "127.0.0.1", *, timeout: float | None = 10.0
+    ) -> socket.socket:
+        """A connected socket, made inside the container's network namespace; the caller closes it.
+
+        It reaches what listens there whatever the container's network is, also none, and nothing has to be published.
+        *host* is an address of IPv4 or IPv6, or ``localhost``. In place of a number, *port* may be the path of a unix socket
+        inside, or the name of an abstract one after an ``@``. The socket is blocking and has no timeout of its own.
+
+        Raises :class:`NothingListens`, :class:`ConnectTimeout` after *timeout* seconds, :class:`NetworkError`.
+        """
+        from pycontain.network import Place  # noqa: PLC0415 - who needs no sockets pays nothing
+
+        with self._opened_pidfd() as pidfd:
+            return Place(self._prepared.engine, pidfd, self.name).connect(port, host, timeout)
+
+    def listen(self, port: int | str, host: str = "127.0.0.1") -> socket.socket:
+        """A listening socket inside the container's network namespace, on which the caller serves and which he closes.
+
+        Port 0 takes a free one, which ``getsockname()`` tells. An abstract unix socket is named with an ``@``. What the
+        container connects to there is answered by this process. Raises :class:`PortInUse`, :class:`NetworkError`.
+        """
+        from pycontain.network import Place  # noqa: PLC0415 - as above
+
+        with self._opened_pidfd() as pidfd:
+            return Place(self._prepared.engine, pidfd, self.name).listen(port, host)
+
+    @contextmanager
+    def _opened_pidfd(self) -> Iterator[int]:
+        self._require_owner()
+        pidfd = watcher().open_pidfd(self._watched)
+        if pidfd < 0:
+            from pycontain.resources import has_exited  # noqa: PLC0415 - as above
+
+            raise has_exited(self.name)
+        try:
+            yield pidfd
+        finally:
+            os.close(pidfd)
 
     # --- more commands ----------------------------------------------------------------------------------
 

@@ -17,10 +17,11 @@ import attrs
 import pytest
 
 from pycontain.runtime import engine as engines
-from pycontain.runtime import watch
+from pycontain.runtime import sockets, watch
 
 PATIENCE = 5.0  # seconds for what ends after it has been answered: the zygote reaps and removes then
 FORKER = "pycontain-forker"[:15]  # TASK_COMM_LEN, prctl(2)
+PORTER = "pycontain-porter"[:15]
 _SPARE_LAYERS = 2  # the zygote keeps so many empty ones for the next starts
 
 
@@ -92,6 +93,8 @@ def _engine_descriptors():
         yield from (engine.control.fileno(), engine.pidfd, engine.images_fd, engine._errors)
     if watcher is not None:
         yield watcher._poll.fileno()
+    if engine in sockets._porters:
+        yield sockets._porters[engine].fd
 
 
 def _descriptors():
@@ -123,7 +126,7 @@ def _processes(zygote):
     while below:
         pid = below.pop()
         below += children[pid]
-        if pid not in {zygote, *spares} and names[pid] != FORKER:
+        if pid not in {zygote, *spares} and names[pid] not in {FORKER, PORTER}:
             yield f"{pid} {names[pid]}"
 
 

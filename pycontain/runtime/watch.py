@@ -59,6 +59,11 @@ class Watcher:
             watched.done.set()
             watched.begun.set()
 
+    def open_pidfd(self, watched: Watched) -> int:
+        """A pidfd of the process of the exchange, which the caller closes; -1 when all is over."""
+        with self._lock:
+            return -1 if watched.done.is_set() else os.dup(watched.exchange.pidfd)
+
     def command(self, watched: Watched, *message: Any) -> None:
         """Send a command through the exchange's channel."""
         with self._lock:

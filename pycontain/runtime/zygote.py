@@ -12,6 +12,7 @@ request                                           then
 ``start id options plan …`` + fds                 a container; its channel reports ``pid``, ``failed``,
                                                   ``started``, ``result`` and at last ``gone``
 ``apply target …`` + fds                          a child that applies a layer to a directory and reports
+``porter rootless`` + fd                          a child that makes sockets inside containers, for the owner
 ``idmaps path …`` + fd                            whether each can be a layer in a user namespace of its own
 ``exec container id options plan …`` + fds        the same for one more command in a running container
 ``group container controllers`` + fd              its control group, made if it has none with these controllers:
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 _REQUEST_LIMIT = 1 << 18
 _CLONE_INDEX = 0
-_SPARE, _FORKER = "spare", "forker"
+_SPARE, _FORKER, _PORTER = "spare", "forker", "porter"
 _START = ""  # what a spare is for: the next start, or by the container's id the next exec there
 _A_MOMENT = 0.05  # seconds for what was killed to be gone, when others wait
 _LAST_BREATH = 50  # milliseconds that an exiting process may need until it can be reaped
@@ -208,12 +209,12 @@ class Zygote:
         self.poll.unregister(self.owner)
         self.poll.unregister(self.control)
         for running in set(self.children.values()):
-            if running.channel is not None:
+            if running.channel is not None or running.ident == _PORTER:
                 self._kill(running, signal.SIGKILL)
 
     # --- requests ---------------------------------------------------------------------------------------
 
-    def _serve(self) -> None:
+    def _serve(self) -> None:  # noqa: C901 - a table of requests
         message, fds, truncated = descriptors.receive(self.control, _REQUEST_LIMIT, 8)
         if not message:
             self.close()
@@ -238,6 +239,8 @@ class Zygote:
                 self._apply(fds, arguments)
             case "idmaps":
                 self._idmaps(fds, arguments)
+            case "porter":
+                self._make_porter(fds, *arguments)
             case _:
                 raise ValueError(f"unknown request {verb!r}")
 
@@ -637,6 +640,20 @@ class Zygote:
         for fd in fds[1:]:
             os.close(fd)
         self._watch(Running("apply", pid, pidfd, socket.socket(fileno=fds[0])))
+
+    def _make_porter(self, fds: list[int], rootless: bool) -> None:  # noqa: FBT001 - as the request has it
+        try:
+            pid, pidfd = syscalls.clone3(0, exit_signal=signal.SIGCHLD)
+        except OSError:  # as above
+            pid = -1
+        if pid == 0:
+            from pycontain.runtime import porter  # noqa: PLC0415 - only this child needs it
+
+            porter.live(fds[0], rootless=rootless)
+        for fd in fds:
+            os.close(fd)
+        if pid > 0:  # it ends when the owner lets go of it, or with us
+            self._watch(Running(_PORTER, pid, pidfd, None))
 
     def _idmaps(self, fds: list[int], paths: list[str]) -> None:
         """Say of each path whether it can be a layer of a container with its own user namespace."""
