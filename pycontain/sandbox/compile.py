@@ -135,8 +135,8 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
                 read_only_root(spec),
                 image_masks(spec),
                 pivot(),
-                limits(spec),
                 bounding_set(spec, host),
+                limits(spec),
                 whereabouts(spec),
                 privileges(spec, host),
                 landlock(spec, host),
@@ -559,10 +559,10 @@ def compile_exec(spec: SandboxSpec, host: HostFacts) -> Plan:
         tuple(
             chain(
                 join(spec),
-                limits(spec),
                 bounding_set(spec, host),
                 give_pipes(spec),
                 join_cgroup(spec),
+                limits(spec),
                 whereabouts(spec),
                 privileges(spec, host),
                 landlock(spec, host),

@@ -17,6 +17,7 @@ from pycontain.sandbox.steps import (
     GivePipes,
     JoinCgroup,
     ResolveUser,
+    SetResourceLimit,
     Step,
     UnshareCgroup,
 )
@@ -81,9 +82,9 @@ class Plan:
         """How many steps can be done in advance by a spare child, which does not know yet for which command.
 
         For a start those before the control group and the image matter, for an exec those before the group and the
-        container's files do.
+        container's files do. Limits on resources are the payload's: a spare has descriptors to take first.
         """
-        late = GivePipes | JoinCgroup | UnshareCgroup | ResolveUser
+        late = GivePipes | JoinCgroup | UnshareCgroup | SetResourceLimit | ResolveUser
         return next(place for place, step in enumerate(self.steps) if isinstance(step, late))
 
     def with_argv(self, argv: tuple[str, ...]) -> Plan:

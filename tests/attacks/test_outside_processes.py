@@ -165,15 +165,21 @@ def test_loopback_of_the_host():
 
 TIOCSTI = """
 import fcntl, os, termios
-for name in ("/dev/tty", "/dev/console", "/dev/pts/0", "/proc/1/fd/0", 0, 1, 2):
-    try:
-        fd = os.open(name, os.O_RDWR | os.O_NONBLOCK) if isinstance(name, str) else name
-        for byte in b"id\\n":
-            fcntl.ioctl(fd, termios.TIOCSTI, bytes([byte]))
-    except OSError as error:
-        print(name, error.strerror)
-    else:
-        print(name, "typed")
+TIOCLINUX, TIOCL_SETSEL, TIOCL_PASTESEL = 0x541C, 2, 3
+def put(fd):
+    for byte in b"id\\n":
+        fcntl.ioctl(fd, termios.TIOCSTI, bytes([byte]))
+def paste(fd):  # ioctl_console(2): what is selected on a virtual console, as the mouse does
+    fcntl.ioctl(fd, TIOCLINUX, bytes([TIOCL_SETSEL, 1, 0, 1, 0, 9, 0, 1, 0, 2, 0]))
+    fcntl.ioctl(fd, TIOCLINUX, bytes([TIOCL_PASTESEL]))
+for name in ("/dev/tty", "/dev/console", "/dev/tty1", "/dev/pts/0", "/proc/1/fd/0", 0, 1, 2):
+    for act in (put, paste):
+        try:
+            act(os.open(name, os.O_RDWR | os.O_NONBLOCK) if isinstance(name, str) else name)
+        except OSError as error:
+            print(name, error.strerror)
+        else:
+            print(name, "typed")
 try:
     os.setsid()
 except OSError:
@@ -187,9 +193,11 @@ else:
 """
 
 ON_A_TERMINAL = """
-import sys
+import select, sys
 from pycontain import Container
 print(Container("host:").run("python3", "-I", "-c", sys.argv[1]).stdout)
+with open("/dev/tty", "rb") as terminal:
+    print("waiting:", *select.select([terminal], [], [], 0)[0])
 """
 
 
@@ -214,6 +222,7 @@ def test_terminal_injection_tiocsti_cve_2017_5226(init):
     assert "typed" not in (shown := on_a_terminal(sys.executable, "-c", code, TIOCSTI))
     assert "/dev/tty" in shown
     assert "has a controlling terminal" not in shown
+    assert "waiting:\r\n" in shown  # nothing is there for the shell to read
 
 
 def test_terminal_injection_on_the_command_line():

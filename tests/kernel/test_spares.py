@@ -62,6 +62,15 @@ def test_a_spare_leaves_the_payload_no_more_descriptors():
     ]  # the last is that of ls
 
 
+@pytest.mark.parametrize("limits", [(60, 60), (60, 70), (5, 5)], ids=str)
+def test_a_spare_for_an_exec_has_the_containers_limits(limits):
+    """It takes descriptors itself before, and gives back what the zygote raised; both are not the payload's."""
+    soft, hard = limits
+    with Container("host:").rlimit("nofile", soft, hard).start("sleep", "600") as running:
+        for _ in range(3):
+            assert running.exec("sh", "-c", "ulimit -Sn; ulimit -Hn").stdout == f"{soft}\n{hard}\n"
+
+
 def children_of_the_zygote():
     zygote = zygote_pid()
     for pid in Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split():

@@ -228,6 +228,14 @@ def test_an_exec_has_the_walls_of_the_container(spec, host):
 
 
 @given(sandbox_specs, hosts)
+def test_a_spare_has_no_limits_on_resources_yet(spec, host):
+    """It has descriptors to take, and its own to give back, before it has those of the payload."""
+    for plan in (compile_plan(spec, host), compile_exec(spec, host)):
+        begun = plan.steps[: plan.prefix_length()]
+        assert not any(isinstance(step, steps.SetResourceLimit) for step in begun)
+
+
+@given(sandbox_specs, hosts)
 def test_a_spare_serves_with_and_without_limits(spec, host):
     """What is done in advance is the same, so the first container with limits finds one too."""
     plain = attrs.evolve(spec, cgroup=Cgroup())
