@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pycontain.diagnosis import doctor
     from pycontain.image import Image, Store
     from pycontain.oci.config import ExecutionParameters
+    from pycontain.popen import Process
     from pycontain.process import Completed, Running
     from pycontain.progress import Phase, Progress
     from pycontain.registry.credentials import Credentials
@@ -27,6 +28,7 @@ _HOMES = {
     "ExecutionParameters": "pycontain.oci.config",
     "Image": "pycontain.image",
     "Phase": "pycontain.progress",
+    "Process": "pycontain.popen",
     "ProcessStatus": "pycontain.resources",
     "Progress": "pycontain.progress",
     "RegistrySettings": "pycontain.registry.settings",
@@ -46,6 +48,7 @@ __all__ = [
     "ExecutionParameters",
     "Image",
     "Phase",
+    "Process",
     "ProcessStatus",
     "Progress",
     "RegistrySettings",

@@ -9,9 +9,7 @@ crosses is bytes, and nobody's slowness holds up signals or a timeout.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import select
 import signal
 import threading
 import time
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pycontain import process
 from pycontain.errors import CommandTimeout, SandboxError
+from pycontain.pump import Pump
 from pycontain.runtime.exchange import NOTIFY, PROFILE, Exchange, Expired, converse
 from pycontain.runtime.failure import failure_of
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from pycontain.container import Container
     from pycontain.process import Completed
 
-_CHUNK = 1 << 16  # what a pipe holds, pipe(7)
 _FORWARDED = (
     signal.SIGHUP,
     signal.SIGINT,
@@ -87,54 +85,6 @@ def _begin(prepared: process.Prepared, exchange: Exchange) -> None:
         exchange.sent()
 
 
-class _Pump(threading.Thread):
-    """Carries bytes from *source* to *sink* until one of them ends, then closes *own*, which is one of them.
-
-    When *over* can be read the payload has gone: then nothing more is waited for that comes from it or goes to it.
-    """
-
-    def __init__(self, name: str, source: int, sink: int, own: int, over: int) -> None:
-        super().__init__(name=f"pycontain {name}", daemon=True)
-        self.source = source
-        self.sink = sink
-        self.own = own
-        self.over = over
-        self.error: OSError | None = None
-
-    def run(self) -> None:
-        try:
-            while self._wait(self.source, select.POLLIN, self.over):
-                chunk = os.read(self.source, _CHUNK)
-                if not (chunk and self._write(chunk)):
-                    break
-        except OSError as error:
-            # EPIPE: who reads has left, and the payload learns it from its own pipe. EIO: the terminal has gone.
-            if error.errno not in {errno.EPIPE, errno.EIO}:
-                self.error = error
-        finally:
-            os.close(self.own)
-
-    def _write(self, chunk: bytes) -> bool:
-        while chunk:
-            try:
-                chunk = chunk[os.write(self.sink, chunk) :]
-            except BlockingIOError:
-                # Output is owed to its reader, however long it takes; input to a payload that has gone is not.
-                over = (self.over,) if self.own == self.sink else ()
-                if not self._wait(self.sink, select.POLLOUT, *over):
-                    return False
-        return True
-
-    @staticmethod
-    def _wait(fd: int, event: int, *over: int) -> bool:
-        """Wait for *fd*; False when it is not ready and *over* is."""
-        poll = select.poll()
-        for other in over:
-            poll.register(other, select.POLLIN)
-        poll.register(fd, event)
-        return any(ready == fd for ready, _ in poll.poll())
-
-
 class _Pumps:
     """The pumps of one exchange, from its first byte to its last."""
 
@@ -144,11 +94,11 @@ class _Pumps:
         stdout, stderr = exchange.streams
         exchange.streams.clear()  # they are read here
         self._pumps = [
-            _Pump(_NAMES[1], stdout, 1, stdout, self._over),
-            _Pump(_NAMES[2], stderr, 2, stderr, self._over),
+            Pump(_NAMES[1], stdout, 1, (stdout,), self._over),
+            Pump(_NAMES[2], stderr, 2, (stderr,), self._over),
         ]
         if feed >= 0:
-            self._pumps.append(_Pump(_NAMES[0], 0, feed, feed, self._over))
+            self._pumps.append(Pump(_NAMES[0], 0, feed, (feed,), self._over, owed=False))
 
     def __enter__(self) -> Self:
         for pump in self._pumps:

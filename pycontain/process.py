@@ -18,6 +18,7 @@ from pycontain.errors import CommandFailed, CommandTimeout, InvalidSpec, Sandbox
 from pycontain.kernel.descriptors import pid_of
 from pycontain.runtime.exchange import BOUNDED, NOTIFY, PROFILE, Exchange, Expired, converse
 from pycontain.runtime.failure import failure_of
+from pycontain.runtime.loading import loading
 from pycontain.runtime.watch import watcher
 from pycontain.sandbox.size import parse_size
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pycontain.container import Container, ContainerSpec
+    from pycontain.popen import Process, Redirection
     from pycontain.resources import ProcessStatus, Resources, Stats
     from pycontain.runtime.engine import Engine
     from pycontain.sandbox.image import RunnableImage
@@ -38,7 +40,8 @@ _TAIL_LINES = 20
 _LAST_WORDS = 10.0  # how long the kernel may take to end what was killed
 
 
-def _shortened(text: str | bytes) -> str:
+def shortened(text: str | bytes) -> str:
+    """*text* as a repr shows it."""
     return repr(text) if len(text) <= 80 else f"{text[:77]!r}… ({len(text)})"
 
 
@@ -83,11 +86,11 @@ class Completed(Generic[Text]):
     this command ran, which may have been another one); it is counted only where there is a limit. ``truncated``: a stream had more than ``max_output`` bytes and the rest was thrown away.
     """
 
-    argv: tuple[str, ...] = attrs.field(repr=lambda argv: _shortened(" ".join(argv)))
+    argv: tuple[str, ...] = attrs.field(repr=lambda argv: shortened(" ".join(argv)))
     exit_code: int | None
     signal: int | None
-    stdout: Text = attrs.field(repr=_shortened)
-    stderr: Text = attrs.field(repr=_shortened)
+    stdout: Text = attrs.field(repr=shortened)
+    stderr: Text = attrs.field(repr=shortened)
     duration: float = 0.0
     timed_out: bool = False
     oom_killed: bool = False
@@ -105,7 +108,7 @@ class Completed(Generic[Text]):
         if self.ok:
             return self
         how = f"exit code {self.exit_code}" if self.signal is None else f"signal {_signal_name(self.signal)}"
-        error = CommandFailed(f"{_shortened(' '.join(self.argv))} ended with {how}", result=self)
+        error = CommandFailed(f"{shortened(' '.join(self.argv))} ended with {how}", result=self)
         tail = self.tail()
         raise error.with_hint(f"it printed last:\n{tail}" if tail else "it printed nothing")
 
@@ -274,7 +277,7 @@ class Prepared:
         """Ask the zygote for a container; the caller closes the exchange."""
         exchange = Exchange(input_=run.input, limit=run.max_output, options=options, counted=self.limited)
         try:
-            _send(self.engine, self.request(ident, exchange.options), exchange)
+            send(self.engine, self.request(ident, exchange.options), exchange)
         except BaseException:
             exchange.close()
             raise
@@ -296,7 +299,8 @@ def new_id() -> str:
     return os.urandom(32).hex()
 
 
-def _send(engine: Engine, request: tuple[Any, ...], exchange: Exchange) -> None:
+def send(engine: Engine, request: tuple[Any, ...], exchange: Exchange) -> None:
+    """Ask the zygote, and let go of the far ends."""
     try:
         engine.request(request, exchange.fds_to_send())
     finally:
@@ -315,7 +319,7 @@ def _converse(exchange: Exchange, prepared: Prepared, run: Run, began: float) ->
     completed = completed_of(exchange, argv, began, text=run.text, timed_out=expired)
     if expired:
         error = CommandTimeout(
-            f"{_shortened(' '.join(argv))} did not end within {run.timeout:g} s and was killed",
+            f"{shortened(' '.join(argv))} did not end within {run.timeout:g} s and was killed",
             result=completed,
         )
         tail = completed.tail()
@@ -414,7 +418,7 @@ class Running:
         self._finalizer.atexit = False  # the zygote's end is the end of all containers
 
     def __repr__(self) -> str:
-        return f"<Running {self.name} {self.status} {_shortened(' '.join(self._prepared.argv))}>"
+        return f"<Running {self.name} {self.status} {shortened(' '.join(self._prepared.argv))}>"
 
     def __enter__(self) -> Self:
         return self
@@ -650,22 +654,106 @@ class Running:
             max_output=max_output,
             most=self._container.spec.output,
         )
+        prepared = self._prepare_command(argv, env, user, workdir)
+        options = 0 if run.timeout is None else BOUNDED
+        counted = "memory" in prepared.compiled.sandbox.cgroup.controllers
+        exchange = Exchange(input_=run.input, limit=run.max_output, options=options, counted=counted)
+        try:
+            send(prepared.engine, ("exec", self.id, new_id(), exchange.options, *prepared.wire()), exchange)
+            completed = _converse(exchange, prepared, run, began)
+        finally:
+            exchange.close()
+        return completed.check() if check else completed
+
+    @overload
+    def popen(
+        self,
+        *argv: str,
+        stdin: Redirection = ...,
+        stdout: Redirection = ...,
+        stderr: Redirection = ...,
+        bufsize: int = ...,
+        text: Literal[True],
+        encoding: str | None = ...,
+        errors: str | None = ...,
+        env: Mapping[str, str] | None = ...,
+        user: str | int | None = ...,
+        workdir: str | None = ...,
+    ) -> Process[str]: ...
+
+    @overload
+    def popen(
+        self,
+        *argv: str,
+        stdin: Redirection = ...,
+        stdout: Redirection = ...,
+        stderr: Redirection = ...,
+        bufsize: int = ...,
+        text: bool = ...,
+        encoding: str,
+        errors: str | None = ...,
+        env: Mapping[str, str] | None = ...,
+        user: str | int | None = ...,
+        workdir: str | None = ...,
+    ) -> Process[str]: ...
+
+    @overload
+    def popen(
+        self,
+        *argv: str,
+        stdin: Redirection = ...,
+        stdout: Redirection = ...,
+        stderr: Redirection = ...,
+        bufsize: int = ...,
+        text: Literal[False] = ...,
+        encoding: None = ...,
+        errors: None = ...,
+        env: Mapping[str, str] | None = ...,
+        user: str | int | None = ...,
+        workdir: str | None = ...,
+    ) -> Process[bytes]: ...
+
+    def popen(
+        self,
+        *argv: str,
+        stdin: Redirection = None,
+        stdout: Redirection = None,
+        stderr: Redirection = None,
+        bufsize: int = -1,
+        text: bool = False,
+        encoding: str | None = None,
+        errors: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | int | None = None,
+        workdir: str | None = None,
+    ) -> Process[Any]:
+        """Start one more command inside and return at once: a :class:`Process`, which behaves as subprocess.Popen.
+
+        Streams are PIPE, DEVNULL or STDOUT of :mod:`subprocess`, a file or a descriptor. None is the owner's own output, and
+        no input. They are bytes, or with *text* or an *encoding* str: UTF-8, and newlines stay. The rest is as in ``exec``.
+        """
+        self._require_owner()
+        prepared = self._prepare_command(argv, env, user, workdir)
+        with loading:
+            from pycontain.popen import Coding, Plumbing, Process  # noqa: PLC0415 - for those who use it
+
+        coding = Coding.parse(encoding, errors) if text or encoding or errors else None
+        return Process(prepared, self.id, Plumbing(stdin, stdout, stderr), coding, bufsize)
+
+    def _prepare_command(
+        self,
+        argv: tuple[str, ...],
+        env: Mapping[str, str] | None,
+        user: str | int | None,
+        workdir: str | None,
+    ) -> Prepared:
         if not argv:
             raise InvalidSpec("there is no command to execute", hint="give one: .exec('ls', '-l')")
         if self._watched.done.is_set():
             raise SandboxError(f"the container {self.name} has exited", hint="start it again")
         if self._paused:
             raise SandboxError(f"the container {self.name} is paused", hint="call resume() before")
-        prepared = self._container.prepare_exec(self._prepared, argv, env=env, user=user, workdir=workdir)
-        options = 0 if run.timeout is None else BOUNDED
-        counted = "memory" in prepared.compiled.sandbox.cgroup.controllers
-        exchange = Exchange(input_=run.input, limit=run.max_output, options=options, counted=counted)
-        try:
-            _send(prepared.engine, ("exec", self.id, new_id(), exchange.options, *prepared.wire()), exchange)
-            completed = _converse(exchange, prepared, run, began)
-        finally:
-            exchange.close()
-        return completed.check() if check else completed
+        return self._container.prepare_exec(self._prepared, argv, env=env, user=user, workdir=workdir)
 
     def _require_owner(self) -> None:
         if os.getpid() != self._process:

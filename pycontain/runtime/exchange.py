@@ -33,36 +33,42 @@ STDIN, NOTIFY, PROFILE, BOUNDED = 1, 2, 4, 8
 class Sink:
     """What a stream delivered: at most *limit* bytes of it, and whether there was more."""
 
-    def __init__(self, limit: int, receiver: Callable[[bytes], object] | None = None) -> None:
-        self.room = limit
-        self.chunks: list[bytes] = []
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self.truncated = False
-        self.receiver = receiver
+        self._kept = (
+            bytearray()
+        )  # one piece: a payload that writes single bytes must not cost forty times as many
 
     def take(self, chunk: bytes) -> None:
-        """Keep what fits, or pass everything on to the receiver when there is one."""
-        if self.receiver is not None:
-            self.receiver(chunk)
-            return
-        if len(chunk) > self.room:
+        """Keep what fits."""
+        room = self.limit - len(self._kept)
+        if len(chunk) > room:
             self.truncated = True
-            chunk = chunk[: self.room]
-        self.room -= len(chunk)
-        if chunk:
-            self.chunks.append(chunk)
+            chunk = chunk[:room]
+        self._kept += chunk
 
     def bytes(self) -> bytes:
         """All that was kept."""
-        return b"".join(self.chunks)
+        return bytes(self._kept)
 
 
 class Exchange:
     """The owner's ends of one command: channel, standard input, output and error.
 
-    *counted*: there is a control group, and what it counted comes with the last word and is waited for.
+    *counted*: there is a control group, and what it counted comes with the last word and is waited for. *given* are the far
+    ends of streams whose near ends are somebody else's: then it has none itself.
     """
 
-    def __init__(self, *, input_: bytes | None, limit: int, options: int = 0, counted: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        input_: bytes | None,
+        limit: int,
+        options: int = 0,
+        counted: bool = False,
+        given: list[int] | None = None,
+    ) -> None:
         self.streams: dict[int, Sink] = {}
         self.stdin = self.pidfd = -1
         self._input = memoryview(input_ or b"")
@@ -70,13 +76,14 @@ class Exchange:
         self.options = options
         self._counted = counted
         self.usage: dict[str, int | float] = {}  # what the control group counted
-        self._given: list[int] = []
+        self._given: list[int] = given or []
         try:
             self.channel, self._far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
             raise engines.shortage(error) from error
         try:
-            self._open_streams(wants_input=input_ is not None)
+            if given is None:
+                self._open_streams(wants_input=input_ is not None)
         except OSError as error:
             self.close()
             raise engines.shortage(error) from error
@@ -211,6 +218,14 @@ class Exchange:
         """Send a command to the zygote: ``"signal", N`` or ``"end"``. Without effect when all is over."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.channel.send(marshal.dumps(message))
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process of the pidfd that we have, or leave it to the zygote."""
+        if self.pidfd < 0:
+            self.command("signal", number)
+            return
+        with contextlib.suppress(ProcessLookupError):  # it has ended just now
+            signal.pidfd_send_signal(self.pidfd, number)
 
     def close(self) -> None:
         """Let go of everything; a container that still runs is killed by that. Safe to repeat."""

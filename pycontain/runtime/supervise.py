@@ -15,6 +15,7 @@ import marshal
 import os
 import resource
 import signal
+import socket
 import time
 
 from pycontain.kernel import privileges
@@ -32,6 +33,7 @@ _ALL = signal.valid_signals()
 _RESET = sorted(_ALL - {signal.SIGKILL, signal.SIGSTOP})
 # What the zygote sends to a supervisor to end its tree; from inside, nobody can send it (si_pid would not be 0).
 END_TREE: int = signal.SIGRTMIN + 3
+_LET_GO = frozenset({errno.EPIPE, errno.ECONNRESET})  # the owner has; the zygote will end us
 
 
 class CommandUnusable(Exception):
@@ -104,7 +106,7 @@ def supervise(
     started = time.monotonic() - ahead
     os.closerange(0, 3)  # the payload's alone: who reads the other end sees it end
     if notify:
-        _report("started", started)
+        _report_start(payload, started, tree=tree)
     status, alone = _stay(payload, tree=tree)
     ended = time.monotonic() - ahead
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -112,11 +114,33 @@ def supervise(
     _report("result", alone, status, *used, started, ended, tuple(times))
 
 
+def _report_start(payload: int, started: float, *, tree: bool) -> None:
+    """Say that the payload runs; of a command in a container with a pidfd of it, by which the owner knows and signals it."""
+    pidfd = -1
+    if tree:
+        try:
+            pidfd = os.pidfd_open(payload)
+        except OSError:
+            pass  # a seccomp profile of the user's own does not have the call: signals go through us
+    if pidfd < 0:
+        _report("started", started)
+        return
+    channel = socket.socket(fileno=CHANNEL)
+    try:
+        socket.send_fds(channel, [marshal.dumps(("started", started))], (pidfd,))
+    except OSError as error:
+        if error.errno not in _LET_GO:
+            raise
+    finally:
+        channel.detach()
+        os.close(pidfd)
+
+
 def _report(*message: Any) -> None:
     try:
         os.write(CHANNEL, marshal.dumps(message))
     except OSError as error:
-        if error.errno not in {errno.EPIPE, errno.ECONNRESET}:  # the owner has let go; the zygote will end us
+        if error.errno not in _LET_GO:
             raise
 
 

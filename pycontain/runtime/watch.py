@@ -14,19 +14,27 @@ from typing import TYPE_CHECKING, Any
 from pycontain.runtime import engine as engines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pycontain.runtime.exchange import Exchange
 
 
 class Watched:
-    """An exchange in the care of the watcher. ``done`` is set when it is finished, ``begun`` when the payload runs."""
+    """An exchange in the care of the watcher. ``done`` is set when it is finished, after a call of *ended*; ``begun`` when the payload runs."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, ended: Callable[[], object] | None) -> None:
         self.exchange = exchange
+        self._ended = ended
         self.begun = threading.Event()
         self.done = threading.Event()
         self.registered: dict[int, int] = {}
+
+    def finish(self) -> None:
+        """Nothing more comes, and the descriptors are let go of. Safe to repeat."""
+        self.exchange.close()
+        if self._ended is not None:
+            self._ended()
+        self.done.set()
 
 
 class Watcher:
@@ -39,9 +47,9 @@ class Watcher:
         self._thread: threading.Thread | None = None
         engines.abandon_in_fork(self)
 
-    def add(self, exchange: Exchange) -> Watched:
-        """Begin to attend to *exchange*; only the watcher touches its descriptors from now on."""
-        watched = Watched(exchange)
+    def add(self, exchange: Exchange, ended: Callable[[], object] | None = None) -> Watched:
+        """Begin to attend to *exchange*; only the watcher touches its descriptors from now on, and calls *ended* at its end."""
+        watched = Watched(exchange, ended)
         with self._lock:
             self._register(watched)
             if self._thread is None:
@@ -55,8 +63,7 @@ class Watcher:
             return
         with self._lock:
             self._unregister(watched, watched.registered.keys())
-            watched.exchange.close()
-            watched.done.set()
+            watched.finish()
             watched.begun.set()
 
     def open_pidfd(self, watched: Watched) -> int:
@@ -69,6 +76,12 @@ class Watcher:
         with self._lock:
             if not watched.done.is_set():
                 watched.exchange.command(*message)
+
+    def signal(self, watched: Watched, number: int) -> None:
+        """Send a signal to the command itself."""
+        with self._lock:
+            if not watched.done.is_set():
+                watched.exchange.signal(number)
 
     def abandon(self) -> None:
         """In the child of a fork: there is no thread, and the descriptors are the parent's."""
@@ -91,8 +104,7 @@ class Watcher:
             watched.begun.set()
         if exchange.finished:
             self._unregister(watched, watched.registered.keys())
-            exchange.close()
-            watched.done.set()
+            watched.finish()
         else:
             self._register(watched)
 
