@@ -19,10 +19,11 @@ from pycontain.runtime.loading import loading
 from pycontain.sandbox import capabilities as caps
 from pycontain.sandbox.devices import Device, parse_access
 from pycontain.sandbox.limits import (
-    CONTROLLERS,
+    MAX,
     NO_LIMITS,
     Cgroup,
     Limits,
+    difference,
     parse_limits,
 )
 from pycontain.sandbox.paths import HostPath, RootPath
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from pycontain.runnable import StoredSource
     from pycontain.sandbox.image import RunnableImage
     from pycontain.sandbox.isolation import Isolation
+    from pycontain.sandbox.limits import Disks, Pages
     from pycontain.sandbox.plan import Plan
     from pycontain.sandbox.seccomp import Profile
 
@@ -170,6 +172,10 @@ def _layer_size(given: str | int) -> int:
     if size < _LEAST_LAYER:
         raise ValueError(f"disk: {given!r} is too little for the container's own files; the least is 1M")
     return size
+
+
+def _unless_max(parse: Callable[[str | int], int]) -> Callable[[str | int], int | None]:
+    return lambda given: None if given == MAX else parse(given)
 
 
 def _offset(given: float) -> int:
@@ -519,26 +525,27 @@ class Container:
         memory: str | int | None = None,
         memory_high: str | int | None = None,
         swap: str | int | None = None,
-        cpus: float | None = None,
+        cpus: float | Literal["max"] | None = None,
         cpu_weight: int | None = None,
         cpuset: str | None = None,
         cpuset_mems: str | None = None,
-        pids: int | None = None,
-        io: Mapping[str, str | int | Mapping[str, str | int]] | None = None,
-        hugetlb: Mapping[str | int, str | int] | None = None,
+        pids: int | Literal["max"] | None = None,
+        io: Disks | None = None,
+        io_weight: int | None = None,
+        hugetlb: Pages | None = None,
         files: int | None = None,
         disk: str | int | None = None,
         output: str | int | None = None,
         required: bool = True,
     ) -> Container:
-        """Limit what the container uses as a whole; what is None stays as it was.
+        """Limit what the container uses as a whole; what is None stays as it was, and "max" takes an earlier limit away.
 
         *memory* is the most, and *swap* what may be swapped out beside it; from *memory_high* on it is slowed down.
         *cpus* is a number of processors such as 0.5, *cpu_weight* the share when they are scarce (100 is everybody's),
         *cpuset* which of them, as ``"0-3"``, and *cpuset_mems* which nodes of memory. *pids* counts processes and
         threads, and the init of ours is one of them. *io* is bytes in a second for each disk, ``{"/dev/sda": "10M"}``, or its
-        rates ``read_bps write_bps read_iops write_iops``; any path on the disk names it. *hugetlb* is bytes for each size of
-        huge pages, ``{"2M": "64M"}``.
+        rates ``read_bps write_bps read_iops write_iops``; any path on the disk names it. *io_weight* is the share of busy disks,
+        1 to 1000. *hugetlb* is bytes for each size of huge pages, ``{"2M": "64M"}``.
         *files* is the most open files of one process. *disk* is the most that the writable layer may hold, which is in memory then,
         and counts there while it is used. *output* is the most that is kept of each stream, whatever ``max_output`` says. The host must be able to keep all of it, else the start raises
         :class:`HostUnsupported`; unless *required*, what it cannot keep is left out, and ``plan()`` says so.
@@ -554,11 +561,12 @@ class Container:
             cpuset_mems=cpuset_mems,
             pids=pids,
             io=io,
+            io_weight=io_weight,
             hugetlb=hugetlb,
         )
         with _Door() as door:
-            layer = self.spec.disk if disk is None else door.read(_layer_size, disk)
-            kept = self.spec.output if output is None else door.read(parse_size, output)
+            layer = self.spec.disk if disk is None else door.read(_unless_max(_layer_size), disk)
+            kept = self.spec.output if output is None else door.read(_unless_max(parse_size), output)
         limited = self._with(limits=limits, disk=layer, output=kept, limits_required=required)
         return limited if files is None else limited.rlimit("nofile", files)
 
@@ -717,10 +725,10 @@ class Container:
     def changed_limits(self, changed: Container, running: process.Prepared) -> Cgroup:
         """What has to be written into the group of *running*, which is of this value, to make it one of *changed*."""
         before, after = self.spec.limits, changed.spec.limits
-        names = {name for name in CONTROLLERS if getattr(before, name) != getattr(after, name)}
-        if names & {"memory", "swap"} and after.swap is not None:
-            names |= {"memory", "swap"}  # which v1 counts together
-        different = Limits(**{name: getattr(after, name) for name in names})
+        # What was left out is not there to be taken away.
+        left_out = group_for(before, running.engine, required=False).left_out
+        gone = {name: None for name in left_out if getattr(after, name) is None}
+        different = difference(attrs.evolve(before, **gone), after)
         return group_for(different, running.engine, required=True)
 
     def _prepare(self, argv: tuple[str, ...]) -> process.Prepared:

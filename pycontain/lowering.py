@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pycontain.errors import HostUnsupported
-from pycontain.runtime.disks import disk_of
+from pycontain.runtime.disks import disk_of, no_weights, weighers
 from pycontain.runtime.loading import loading
 from pycontain.sandbox.devices import DEFAULT, Device, Rule, needs_list, with_list
 from pycontain.sandbox.landlock import LEAST_VERSION
@@ -105,7 +105,8 @@ def group_for(limits: Limits, engine: Engine, *, required: bool) -> Cgroup:
     if limits.io and "io" in versions:
         disks = tuple(attrs.evolve(disk, device=disk_of(disk.device)) for disk in limits.io)
         limits = attrs.evolve(limits, io=disks)
-    group = cgroup_of(limits, versions)
+    files = weighers(versions["io"]) if limits.io_weight is not None and "io" in versions else ()
+    group = cgroup_of(limits, versions, files)
     if group.left_out and required:
         missing = {CONTROLLERS[name] for name in group.left_out} - versions.keys()
         if missing:
@@ -113,6 +114,7 @@ def group_for(limits: Limits, engine: Engine, *, required: bool) -> Cgroup:
         writes(
             limits, versions
         )  # which raises, for a limit that its controller does not have in this version
+        raise no_weights()
     return group
 
 

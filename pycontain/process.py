@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pycontain.resources import ProcessStatus, Resources, Stats
     from pycontain.runtime.engine import Engine
     from pycontain.sandbox.image import RunnableImage
+    from pycontain.sandbox.limits import Disks, Pages
     from pycontain.sandbox.plan import Plan
     from pycontain.sandbox.spec import SandboxSpec
 
@@ -515,18 +516,19 @@ class Running:
         memory: str | int | None = None,
         memory_high: str | int | None = None,
         swap: str | int | None = None,
-        cpus: float | None = None,
+        cpus: float | Literal["max"] | None = None,
         cpu_weight: int | None = None,
         cpuset: str | None = None,
         cpuset_mems: str | None = None,
-        pids: int | None = None,
-        io: Mapping[str, str | int | Mapping[str, str | int]] | None = None,
-        hugetlb: Mapping[str | int, str | int] | None = None,
+        pids: int | Literal["max"] | None = None,
+        io: Disks | None = None,
+        io_weight: int | None = None,
+        hugetlb: Pages | None = None,
     ) -> None:
-        """Change limits, with the words of :meth:`Container.limits`; what is None stays as it is.
+        """Change limits, with the words of :meth:`Container.limits`; what is None stays as it is, and "max" ends a limit.
 
         All are changed, or :class:`HostUnsupported` says why not and none is. A container without such a limit gets one;
-        of memory it counts what is used from then on.
+        of memory it counts what is used from then on. To take away what there is not has no effect.
         """
         self._require_owner()
         with self._lock:
@@ -540,6 +542,7 @@ class Running:
                 cpuset_mems=cpuset_mems,
                 pids=pids,
                 io=io,
+                io_weight=io_weight,
                 hugetlb=hugetlb,
                 required=self.spec.limits_required,
             )

@@ -165,10 +165,13 @@ def _ready(path, names):
         yield last
 
 
-def own_groups():
-    """The directory of our control group in each hierarchy; or the one above, where the engine moved us into a leaf."""
+def own_groups(pid="self"):
+    """The directory of our control group in each hierarchy; or the one above, where the engine moved us into a leaf.
+
+    That of another process with its *pid*.
+    """
     paths = {}  # by controllers, proc_pid_cgroup(5); the empty text is v2
-    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+    for line in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines():
         _, controllers, path = line.split(":", 2)
         above, _, name = path.rpartition("/")
         paths[controllers] = above if name.startswith("pycontain-owner-") else path

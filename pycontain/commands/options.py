@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pycontain.commands.parser import Parser, UsageError
 from pycontain.container import UNLIMITED, Container
+from pycontain.sandbox.limits import MAX
 from pycontain.sandbox.size import parse_size
 
 if TYPE_CHECKING:
@@ -90,7 +91,10 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
     group.add_argument("-c", "--cpu-shares", metavar="N", help="when they are scarce; everybody's is 1024")
     group.add_argument("--cpuset-cpus", metavar="LIST", help="which processors, as 0-3")
     group.add_argument("--cpuset-mems", metavar="LIST", help="which nodes of memory")
-    group.add_argument("--pids-limit", metavar="N", help="processes and threads, our init is one")
+    group.add_argument(
+        "--pids-limit", metavar="N", help="processes and threads, our init is one; -1 for no limit"
+    )
+    group.add_argument("--blkio-weight", metavar="N", help="the share of busy disks; everybody's is 100")
     for option, what in _RATES.items():
         group.add_argument(f"--device-{option}", action="append", default=[], metavar="PATH:N", help=what)
 
@@ -141,6 +145,7 @@ def _with_limits(container: Container, options: argparse.Namespace) -> Container
             path, _, rate = text.rpartition(":")
             io.setdefault(path, {})[name] = rate
     shares = _number(options, "cpu_shares", int)
+    pids = _number(options, "pids_limit", int)
     return container.limits(
         memory=options.memory,
         swap=_swap(options.memory, options.memory_swap),
@@ -148,8 +153,9 @@ def _with_limits(container: Container, options: argparse.Namespace) -> Container
         cpu_weight=None if shares is None else min(max(1, round(shares * 100 / 1024)), 10_000),
         cpuset=options.cpuset_cpus,
         cpuset_mems=options.cpuset_mems,
-        pids=_number(options, "pids_limit", int),
+        pids=MAX if pids == UNLIMITED else pids,
         io=io or None,
+        io_weight=_number(options, "blkio_weight", int),
     )
 
 
@@ -161,10 +167,10 @@ def _number(options: argparse.Namespace, name: str, kind: type[Number]) -> Numbe
         raise UsageError(f"--{name.replace('_', '-')} {text}: it is a number") from None
 
 
-def _swap(memory: str | None, together: str | None) -> int | None:
+def _swap(memory: str | None, together: str | None) -> int | str | None:
     """Docker counts memory and swap together, and -1 is no limit."""
     if together in {None, "-1"}:
-        return None
+        return together and MAX
     try:
         least, most = parse_size(memory or 0), parse_size(together or 0)
     except ValueError as error:

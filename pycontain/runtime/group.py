@@ -122,8 +122,9 @@ class Group:
         """Set limits: all of them, or :class:`HostUnsupported` for the first that the kernel refuses, and all are as before."""
         before: list[tuple[int, str, str]] = []
         try:
-            for controller, file, text in _in_order(tuple(writes), self._limit_with_swap):
-                group = self.with_(controller).fd
+            for controller, file, wanted in _in_order(tuple(writes), self._limit_with_swap):
+                part = self.with_(controller)
+                group, text = part.fd, _all_of_those_above(part, file) if wanted == "\n" else wanted
                 old = "" if controller == "devices" else _setting(group, file, text)  # it cannot be read
                 if _write_limit(group, file, text) and controller != "devices":
                     before.append((group, file, old))
@@ -226,9 +227,15 @@ def _in_order(
     if "memory.memsw.limit_in_bytes" not in files:
         return writes
     place = files.index("memory.memsw.limit_in_bytes")
-    if int(writes[place][2]) > limit_with_swap():
+    wanted = int(writes[place][2])
+    if wanted < 0 or wanted > limit_with_swap():  # -1 is no limit
         return (writes[place], *writes[:place], *writes[place + 1 :])
     return writes
+
+
+def _all_of_those_above(part: Part, file: str) -> str:
+    """What to write so that a group has all processors, or nodes of memory, that it may: v1 knows no empty list."""
+    return cgroupfs.read(part.fd, f"../{file}") if part.version == 1 else "\n"
 
 
 def _write_limit(group: int, file: str, text: str) -> bool:
@@ -244,7 +251,7 @@ def _write_limit(group: int, file: str, text: str) -> bool:
         if not os.access("cgroup.procs", os.F_OK, dir_fd=group):
             raise  # the group itself has gone
         raise _limit_refused(file, text, error) from error
-    if file == "cpuset.cpus":
+    if file == "cpuset.cpus" and text != "\n":
         _refuse_other_processors(group, text)
     return True
 

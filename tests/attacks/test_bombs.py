@@ -1,8 +1,10 @@
 """Taking all there is: processes, memory, disk, descriptors. Each bomb would go on far beyond the limit, and has an end."""
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -192,6 +194,53 @@ def test_memory_bomb_through_pipes(limited):
     """Kernel memory is memory."""
     done = limited.run("python3", "-I", "-c", PIPES)
     assert done.oom_killed or "OSError" in done.stderr
+
+
+HUGE_PAGES = """
+import mmap
+pages = mmap.mmap(-1, 4 << 21, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000)  # MAP_HUGETLB
+for number in range(4):
+    pages[number << 21] = 1
+    print(number + 1, flush=True)
+"""
+
+
+@pytest.fixture
+def huge_pages():
+    """A container, where the host has four huge pages of 2 MiB to give; a machine that is thrown away sets them aside."""
+    if "hugetlb" not in delegation.Access.probe().versions():
+        pytest.skip("no control groups for huge pages here")
+    aside = Path("/proc/sys/vm/nr_hugepages")
+    before = aside.read_text() if aside.exists() else ""
+    if before and "PYCONTAIN_THROWAWAY" in os.environ and os.access(aside, os.W_OK):
+        aside.write_text(str(int(before) + 8))
+    free = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    if int(free.get("HugePages_Free", "0")) < 4 or free["Hugepagesize"].split() != ["2048", "kB"]:
+        pytest.skip("this host has set no huge pages aside")
+    yield HOST
+    if aside.read_text() != before:
+        aside.write_text(before)
+
+
+def test_huge_page_bomb(huge_pages):
+    """Their memory is not counted as memory; hugetlb_cgroup: who touches one too many gets SIGBUS."""
+    done = huge_pages.limits(hugetlb={"2M": "4M"}).run("python3", "-I", "-c", HUGE_PAGES)
+    assert (done.stdout, done.signal) == ("1\n2\n", signal.SIGBUS)
+
+
+def test_huge_pages_for_nobody(huge_pages):
+    done = huge_pages.limits(hugetlb={"2M": 0}).run("python3", "-I", "-c", HUGE_PAGES)
+    assert (done.stdout, done.signal) == ("", signal.SIGBUS)
+
+
+def test_huge_page_bomb_would_go_on_without_the_limit(huge_pages):
+    """And when the limit is taken away it does so again."""
+    bomb = ("python3", "-I", "-c", HUGE_PAGES)
+    assert huge_pages.run(*bomb).stdout == "1\n2\n3\n4\n"
+    with huge_pages.limits(hugetlb={"2M": "4M"}).start("sleep", "600") as running:
+        assert running.exec(*bomb).signal == signal.SIGBUS
+        running.update(hugetlb={"2M": "max"})
+        assert running.exec(*bomb).stdout == "1\n2\n3\n4\n"
 
 
 MQUEUE = """

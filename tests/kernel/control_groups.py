@@ -80,6 +80,13 @@ def groups_of(pid):
     }
 
 
+def settings_of(pid, names):
+    """Of these files, those that the groups of a process have, and what they say: ``{name: text}``."""
+    groups = [group for group in own_groups(pid) if "/pycontain-" in group]
+    texts = ((name, _text(f"{group}/{name}").strip()) for group in groups for name in names)
+    return {name: text for name, text in texts if text}
+
+
 def zygote():
     """The zygote of the tests' own engine, 0 when there is none."""
     return zygote_pid()

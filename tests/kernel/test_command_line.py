@@ -347,6 +347,17 @@ def test_the_container_as_a_whole_is_limited():
     assert run(*limits, "host:", "python3", "-c", "bytearray(256 << 20)").returncode == 128 + signal.SIGKILL
 
 
+def test_no_limit_is_said_as_docker_does():
+    """Of what untrusted() has limited before."""
+    limits = ["--memory", "64M", "--memory-swap", "-1", "--pids-limit", "-1"]
+    options = pycontain.commands.options.container_parser("run", description="").parse_args(
+        ["--untrusted", *limits, "host:"]
+    )
+    container, _ = pycontain.commands.options.read_container(options)
+    found = container.spec.limits
+    assert (found.memory, found.swap, found.pids) == (64 << 20, None, None)
+
+
 def test_a_plan_shows_the_limits():
     if not {"memory", "cpu"} <= control_groups.limitable().keys():
         pytest.skip("this user may not limit memory and cpu")

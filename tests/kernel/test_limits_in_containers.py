@@ -143,6 +143,46 @@ def test_a_rate_can_be_changed_while_it_runs(on_disk):
         assert float(running.exec("python3", "-c", READ, "/disk/file", timeout=60).check().stdout) < 48
 
 
+def test_a_rate_can_be_taken_away_while_it_runs(on_disk):
+    box = Container("host:").mount(on_disk.parent, "/disk", read_only=True)
+    with box.limits(io={str(on_disk): {"read_bps": 1 << 16}}).start("sleep", "600") as running:
+        names = ("io.max", "blkio.throttle.read_bps_device")
+        assert "65536" in "".join(control_groups.settings_of(running.pid, names).values())
+        running.update(io={str(on_disk): "max"})
+        assert control_groups.settings_of(running.pid, names) == {}
+        assert running.spec == box.spec
+
+
+def _heeded():
+    texts = [path.read_text() for path in Path("/sys/block").glob("*/queue/scheduler")]
+    return any("[bfq]" in text for text in texts)
+
+
+def test_a_weight_of_io_is_written_where_a_disk_heeds_it(host):
+    if "io" not in control_groups.limitable() or not _heeded():
+        pytest.skip("no disk here heeds a weight that this user may set")
+    with host.limits(io_weight=50).start("sleep", "600") as running:
+        names = ("io.bfq.weight", "blkio.bfq.weight")
+        assert [text.split()[-1] for text in control_groups.settings_of(running.pid, names).values()] == [
+            "50"
+        ]
+        running.update(io_weight=100)
+        assert [text.split()[-1] for text in control_groups.settings_of(running.pid, names).values()] == [
+            "100"
+        ]
+
+
+def test_a_weight_of_io_is_refused_where_no_disk_heeds_it(host):
+    """Though the kernel may have the file."""
+    if "io" not in control_groups.limitable() or _heeded():
+        pytest.skip("it would be written")
+    with pytest.raises(HostUnsupported, match="bfq") as caught:
+        host.limits(io_weight=50).run("true")
+    assert "scheduler" in caught.value.__notes__[0]
+    relaxed = host.limits(io_weight=50, required=False)
+    assert "left out: io_weight" in str(relaxed.plan("true")).splitlines()[0]
+
+
 def test_writing_to_a_disk_is_limited_where_it_can_be(on_disk):
     if control_groups.limitable()["io"] == 2:
         assert "wbps=1048576" in str(Container("host:").limits(io={str(on_disk): "1M"}).plan("true"))

@@ -330,6 +330,64 @@ def test_a_container_without_limits_gets_some(limitable):
         assert running.exec("python3", "-c", fork, input="12345").exit_code == 9
 
 
+SOME = {"memory": "64M", "swap": 0, "pids": 20, "cpus": 0.5}
+NONE = dict.fromkeys(SOME, "max")
+
+
+def test_a_limit_can_be_taken_away_and_holds_no_more(limitable):
+    with limitable.limits(**SOME).start("sleep", "600") as running:
+        eat = ("python3", "-c", "bytearray(100 << 20)")
+        assert running.exec(*eat).signal == signal.SIGKILL
+        running.update(**NONE)
+        assert running.exec(*eat).ok
+        stats = running.stats()
+        assert (stats.memory_limit, stats.pids_limit) == (None, None)
+        assert running.spec.limits == limitable.spec.limits
+        running.update(**NONE)  # is no change
+
+
+def test_a_limit_that_was_taken_away_can_be_set_again(limitable):
+    with limitable.limits(**SOME).start("sleep", "600") as running:
+        for changed in (NONE, SOME):
+            running.update(**changed)
+        stats = running.stats()
+        assert (stats.memory_limit, stats.pids_limit) == (64 * MIB, 20)
+
+
+def test_the_kernel_is_told_that_there_is_no_limit(limitable):
+    """Of a quota and of swap nothing is counted that could be asked for."""
+    wanted = {
+        "memory.swap.max": "max",
+        "cpu.max": "max 100000",
+        "cpu.cfs_quota_us": "-1",
+        "cpu.weight": "100",
+    }
+    with limitable.limits(**SOME, cpu_weight=50).start("sleep", "600") as running:
+        running.update(**NONE, cpu_weight=100)
+        found = control_groups.settings_of(running.pid, wanted)
+    assert found
+    assert found == {name: wanted[name] for name in found}
+
+
+def test_all_processors_come_back(limitable):
+    if "cpuset" not in control_groups.limitable():
+        pytest.skip("no cpuset here")
+    show = ("grep", "_allowed_list", "/proc/self/status")
+    with limitable.start("sleep", "600") as running:
+        before = running.exec(*show).stdout
+        running.update(cpuset="0", cpuset_mems="0")
+        assert running.exec("nproc").stdout == "1\n"
+        running.update(cpuset="max", cpuset_mems="max")
+        assert running.exec(*show).stdout == before
+
+
+def test_what_was_left_out_needs_not_be_taken_away():
+    """Where there are no control groups too."""
+    with HOST.limits(**SOME, required=False).start("sleep", "600") as running:
+        running.update(**NONE)
+        assert running.spec.limits == HOST.spec.limits
+
+
 def test_all_that_is_wrong_is_named_and_nothing_is_changed(limitable):
     with limitable.limits(pids=20).start("sleep", "600") as running:
         with pytest.raises(InvalidSpec) as caught:

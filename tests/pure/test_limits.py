@@ -14,6 +14,7 @@ from pycontain.sandbox.limits import (
     Limits,
     cgroup_of,
     controllers_of,
+    difference,
     enforceable,
     parse_limits,
     v1_writes,
@@ -90,6 +91,13 @@ def test_all_problems_are_named_at_once():
         {"io": {"/dev/sda": {}}},
         {"io": {"/dev/sda": {"speed": "10M"}}},
         {"io": {"/dev/sda": {"read_bps": -1}}},
+        {"io": {"/dev/sda": "max"}},
+        {"io": {"/dev/sda": {"read_bps": "max"}}},
+        {"io_weight": 0},
+        {"io_weight": 1001},
+        {"io_weight": "max"},
+        {"cpu_weight": "max"},
+        {"cpus": "most"},
         {"hugetlb": {}},
         {"hugetlb": {"3M": "64M"}},
         {"hugetlb": {"2M": "lots"}},
@@ -247,6 +255,105 @@ def test_what_is_enforceable_and_what_is_not_make_up_the_whole(limits, controlle
     assert controllers_of(kept) <= controllers
     assert enforceable(kept, versions) == (kept, ())
     assert attrs.evolve(kept, **{name: getattr(limits, name) for name in left_out}) == limits
+
+
+# --- taking a limit away --------------------------------------------------------------------------------
+
+
+def test_max_takes_an_earlier_limit_away():
+    limits = parse_limits(EVERYTHING, memory="max", swap="max", cpus="max", cpuset="max", pids="max")
+    assert limits == Limits(cpu_weight=200)
+
+
+def test_max_takes_one_disk_or_all_of_them_away():
+    before = parse_limits(io=DISKS)
+    assert parse_limits(before, io={"8:0": "max"}).io == (IoLimit("8:16", read_bps=2 * MIB, write_iops=100),)
+    assert parse_limits(before, io={"8:0": "max", "8:16": "max"}).io is None
+    assert parse_limits(before, io="max").io is None
+
+
+def test_max_takes_one_size_of_huge_pages_or_all_of_them_away():
+    before = parse_limits(hugetlb={"2M": "64M", "1G": "1G"})
+    assert parse_limits(before, hugetlb={"2M": "max"}).hugetlb == ((1 << 30, 1 << 30),)
+    assert parse_limits(before, hugetlb={"2M": "4M"}).hugetlb == ((2 * MIB, 4 * MIB), (1 << 30, 1 << 30))
+    assert parse_limits(before, hugetlb="max").hugetlb is None
+
+
+def test_swap_needs_a_limit_on_memory_so_both_go():
+    before = parse_limits(memory="64M", swap=0)
+    with pytest.raises(InvalidSpec, match='swap="max"'):
+        parse_limits(before, memory="max")
+    assert parse_limits(before, memory="max", swap="max") == Limits()
+
+
+ALL_OF_IT = attrs.evolve(
+    EVERYTHING,
+    cpuset_mems="0",
+    io_weight=50,
+    hugetlb=((2 * MIB, 4 * MIB),),
+    io=(IoLimit("8:0", read_bps=MIB),),
+)
+WIDE_V1, WIDE_V2 = (dict.fromkeys((*ALL_V1, "io", "hugetlb"), version) for version in (1, 2))
+
+
+def test_what_is_written_to_v2_to_take_all_away():
+    gone = difference(attrs.evolve(ALL_OF_IT, memory_high=MIB), Limits())
+    assert writes(gone, WIDE_V2, ("io.bfq.weight",)) == (
+        ("memory", "memory.high", "max"),
+        ("memory", "memory.max", "max"),
+        ("memory", "memory.swap.max", "max"),
+        ("cpu", "cpu.max", "max 100000"),
+        ("cpu", "cpu.weight", "100"),
+        ("cpuset", "cpuset.cpus", "\n"),
+        ("cpuset", "cpuset.mems", "\n"),
+        ("pids", "pids.max", "max"),
+        ("io", "io.max", "8:0 rbps=max"),
+        ("io", "io.bfq.weight", "100"),
+        ("hugetlb", "hugetlb.2MB.max", "max"),
+    )
+
+
+def test_what_is_written_to_v1_to_take_all_away():
+    assert writes(difference(ALL_OF_IT, Limits()), WIDE_V1, ("blkio.bfq.weight",)) == (
+        ("memory", "memory.limit_in_bytes", "-1"),
+        ("memory", "memory.memsw.limit_in_bytes", "-1"),
+        ("cpu", "cpu.cfs_quota_us", "-1"),
+        ("cpu", "cpu.shares", "1024"),
+        ("cpuset", "cpuset.cpus", "\n"),
+        ("cpuset", "cpuset.mems", "\n"),
+        ("pids", "pids.max", "max"),
+        ("io", "blkio.throttle.read_bps_device", "8:0 0"),
+        ("io", "blkio.bfq.weight", "100"),
+        ("hugetlb", "hugetlb.2MB.limit_in_bytes", "-1"),
+    )
+
+
+def test_a_disk_that_is_named_again_loses_the_rates_that_it_had():
+    before = parse_limits(io=DISKS)
+    changed = difference(before, parse_limits(before, io={"8:16": {"read_iops": 5}}))
+    assert v2_writes(changed) == (("io", "io.max", "8:16 rbps=max riops=5 wiops=max"),)
+
+
+def test_the_end_of_a_limit_on_swap_is_no_end_of_that_on_memory():
+    before = Limits(memory=64 * MIB, swap=0)
+    assert v1_writes(difference(before, Limits(memory=64 * MIB))) == (
+        ("memory", "memory.memsw.limit_in_bytes", "-1"),
+    )
+
+
+@given(any_limits, any_limits)
+def test_what_differs_is_all_that_is_written(before, after):
+    names = {name for name in attrs.asdict(before) if getattr(before, name) != getattr(after, name)}
+    changed = {name for name, value in attrs.asdict(difference(before, after)).items() if value is not None}
+    assert names <= changed <= names | {"memory", "swap"}
+    assert difference(before, before) == Limits()
+
+
+def test_a_weight_of_io_is_written_where_a_disk_heeds_it():
+    limits = Limits(io_weight=50, pids=5)
+    both = ("io.bfq.weight", "io.weight")
+    assert writes(limits, WIDE_V2, both)[1:] == (("io", "io.bfq.weight", "50"), ("io", "io.weight", "50"))
+    assert enforceable(limits, WIDE_V2) == (Limits(pids=5), ("io_weight",))
 
 
 # --- where this process is ------------------------------------------------------------------------------
