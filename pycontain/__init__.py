@@ -9,6 +9,8 @@ TYPE_CHECKING = False  # importing typing would cost the zygote 6 ms and 1 MB
 if TYPE_CHECKING:
     from pycontain.container import Container
     from pycontain.diagnosis import doctor
+    from pycontain.filecopy import Copied
+    from pycontain.files import Files, FileStatus
     from pycontain.image import Image, Store
     from pycontain.oci.config import ExecutionParameters
     from pycontain.popen import Process
@@ -24,8 +26,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "Completed": "pycontain.process",
     "Container": "pycontain.container",
+    "Copied": "pycontain.filecopy",
     "Credentials": "pycontain.registry.credentials",
     "ExecutionParameters": "pycontain.oci.config",
+    "FileStatus": "pycontain.files",
+    "Files": "pycontain.files",
     "Image": "pycontain.image",
     "Phase": "pycontain.progress",
     "Process": "pycontain.popen",
@@ -44,8 +49,11 @@ _HOMES = {
 __all__ = [
     "Completed",
     "Container",
+    "Copied",
     "Credentials",
     "ExecutionParameters",
+    "FileStatus",
+    "Files",
     "Image",
     "Phase",
     "Process",

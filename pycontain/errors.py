@@ -10,6 +10,9 @@
     ├── StoreError        StoreBusy(TimeoutError) · StoreCorrupt
     ├── SandboxError      InvalidSpec(ValueError) · HostUnsupported · StepFailed(OSError)
     │                     CommandNotFound(FileNotFoundError) · CommandNotExecutable(PermissionError)
+    ├── PathError(OSError) PathNotFound(FileNotFoundError) · PathExists(FileExistsError) · PathForbidden(PermissionError)
+    │                     PathIsDirectory(IsADirectoryError) · PathIsNoDirectory(NotADirectoryError)
+    │                     PathIsNoFile · PathTooLarge
     ├── NetworkError      PortInUse(OSError) · NothingListens(ConnectionRefusedError) · ConnectTimeout(TimeoutError)
     ├── BuildError        DockerfileError(ValueError) · InstructionFailed
     ├── CommandFailed
@@ -259,6 +262,54 @@ class CommandNotFound(_CommandUnusable, FileNotFoundError):
 
 class CommandNotExecutable(_CommandUnusable, PermissionError):
     """The payload exists and cannot be executed; ``command`` is its path."""
+
+
+# --- files ----------------------------------------------------------------------------------------------
+
+
+class PathError(PycontainError, OSError):
+    """A file of a container cannot be used, or one of the host that goes there or comes from there.
+
+    ``path`` says which, ``on_host`` on which side, ``errno`` and ``strerror`` what the kernel said. Its kin are what
+    the same act raises of a file of one's own, such as :class:`FileNotFoundError`.
+    """
+
+    def __init__(
+        self, message: str, *, path: str = "", on_host: bool = False, errno: int = 0, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+        self.on_host = on_host
+        self.errno = errno
+        self.strerror = os.strerror(errno) if errno else ""
+
+
+class PathNotFound(PathError, FileNotFoundError):
+    """There is nothing at the path, or at one that leads to it."""
+
+
+class PathExists(PathError, FileExistsError):
+    """Something is there already."""
+
+
+class PathForbidden(PathError, PermissionError):
+    """It may not be read or changed."""
+
+
+class PathIsDirectory(PathError, IsADirectoryError):
+    """A file is wanted, and a directory is there."""
+
+
+class PathIsNoDirectory(PathError, NotADirectoryError):
+    """A directory is wanted, and something else is there."""
+
+
+class PathIsNoFile(PathError):
+    """A fifo, a socket or a device: opening it could wait for ever, or do something."""
+
+
+class PathTooLarge(PathError):
+    """The file is longer than what the caller wants to hold."""
 
 
 # --- networks -------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pycontain.container import Container, ContainerSpec
+    from pycontain.files import Files
     from pycontain.popen import Process, Redirection
     from pycontain.resources import ProcessStatus, Resources, Stats
     from pycontain.runtime.engine import Engine
@@ -414,6 +415,7 @@ class Running:
         self._completed: Completed[str] | None = None
         self._paused = False
         self._lock = threading.Lock()
+        self._files: Files | None = None
         self._watched = watcher().add(exchange)
         self._finalizer = weakref.finalize(self, watcher().release, self._watched)
         self._finalizer.atexit = False  # the zygote's end is the end of all containers
@@ -477,6 +479,8 @@ class Running:
         """Kill what still runs and wait until it is gone. Safe to repeat; the result stays readable by ``wait()``."""
         if os.getpid() != self._process:
             return
+        if self._files is not None:
+            self._files.close()
         self.kill()
         self._watched.done.wait(_LAST_WORDS)
         self._finalizer()
@@ -600,6 +604,26 @@ class Running:
             yield pidfd
         finally:
             os.close(pidfd)
+
+    # --- files ------------------------------------------------------------------------------------------
+
+    @property
+    def files(self) -> Files:
+        """What is in the container, to be read, written and copied from outside: see :class:`Files`."""
+        with self._lock:
+            if self._files is None:
+                from pycontain.files import Files  # noqa: PLC0415 - who does not ask pays nothing
+
+                prepared = self._prepared
+                self._files = Files(
+                    prepared.engine,
+                    self.id,
+                    self.name,
+                    prepared.compiled.sandbox.user,
+                    self._require_owner,
+                    self._watched.done,
+                )
+            return self._files
 
     # --- more commands ----------------------------------------------------------------------------------
 

@@ -273,12 +273,12 @@ def live(
         except supervise.CommandUnusable as error:
             _tell("unusable", error.errno, error.path[:_TEXT_LIMIT], error.exists)
         except BaseException as error:  # noqa: BLE001 - a defect of ours: it must reach the owner, whatever it is
-            _tell("broken", _trace(error)[-_TEXT_LIMIT:])
+            _tell("broken", trace(error)[-_TEXT_LIMIT:])
     finally:
         os._exit(127)
 
 
-def _trace(error: BaseException) -> str:
+def trace(error: BaseException) -> str:
     """What the traceback module would say, which reads source files: here they would be the image's."""
     lines, trace = [], error.__traceback__
     while trace is not None:

@@ -14,6 +14,7 @@ request                                           then
 ``apply target …`` + fds                          a child that applies a layer to a directory and reports
 ``porter rootless`` + fd                          a child that makes sockets inside containers, for the owner
 ``idmaps path …`` + fd                            whether each can be a layer in a user namespace of its own
+``visit container`` + fd                          a child that opens files in a running container, and says so itself
 ``exec container id options plan …`` + fds        the same for one more command in a running container
 ``group container controllers`` + fd              its control group, made if it has none with these controllers:
                                                   ``group parts pids`` + fds, or ``unsupported``, ``failed``
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 _REQUEST_LIMIT = 1 << 18
 _CLONE_INDEX = 0
-_SPARE, _FORKER, _PORTER = "spare", "forker", "porter"
+_SPARE, _FORKER, _PORTER, _OPENER = "spare", "forker", "porter", "opener"
 _START = ""  # what a spare is for: the next start, or by the container's id the next exec there
 _A_MOMENT = 0.05  # seconds for what was killed to be gone, when others wait
 _LAST_BREATH = 50  # milliseconds that an exiting process may need until it can be reaped
@@ -65,7 +66,7 @@ class Running:
 
     __slots__ = (
         *("branch", "branches", "channel", "container", "end_signal", "executed", "folder", "group"),
-        *("ident", "oom_kills", "pid", "pidfd"),
+        *("ident", "oom_kills", "openers", "pid", "pidfd"),
     )
 
     def __init__(
@@ -82,6 +83,7 @@ class Running:
         self.branch: Group | None = None  # of a command with a timeout, by which it is ended
         self.oom_kills = 0  # of a command: how many there had been in the container when it began
         self.branches: list[Group] = []  # of a container: left by commands that have left somebody behind
+        self.openers: list[Running] = []  # of a container: children that have joined it, to be ended with it
         self.executed = -1  # read end of a pipe that closes when a payload without init is executed
 
 
@@ -214,7 +216,7 @@ class Zygote:
 
     # --- requests ---------------------------------------------------------------------------------------
 
-    def _serve(self) -> None:  # noqa: C901 - a table of requests
+    def _serve(self) -> None:
         message, fds, truncated = descriptors.receive(self.control, _REQUEST_LIMIT, 8)
         if not message:
             self.close()
@@ -227,6 +229,9 @@ class Zygote:
             with open(fds.pop(0), "rb") as body:
                 message = body.read()
         verb, *arguments = marshal.loads(message)
+        self._do(fds, verb, arguments)
+
+    def _do(self, fds: list[int], verb: str, arguments: list[Any]) -> None:
         match verb:
             case "start":
                 self._start(fds, child.Task(*arguments))
@@ -241,6 +246,8 @@ class Zygote:
                 self._idmaps(fds, arguments)
             case "porter":
                 self._make_porter(fds, *arguments)
+            case "visit":
+                self._visit(fds, *arguments)
             case _:
                 raise ValueError(f"unknown request {verb!r}")
 
@@ -662,6 +669,26 @@ class Zygote:
         say(channel, "idmaps", *map(self.trial.idmaps, paths))
         self._drop(channel, fds)
 
+    def _visit(self, fds: list[int], target: str) -> None:
+        """Fork an opener into a container; the descriptor is its line to the owner, by which it also refuses."""
+        line = fds[0]
+        container = self.containers.get(target)
+        try:
+            if container is not None:  # else the owner sees that its line ends
+                pid, pidfd = syscalls.clone3(0, exit_signal=signal.SIGCHLD)
+                if pid == 0:
+                    # Only this child pays for it.
+                    from pycontain.runtime import opener  # noqa: PLC0415
+
+                    own = container.pid in self.users
+                    opener.live(line, container.pidfd, self.last_capability, own=own)
+                visitor = Running(_OPENER, pid, pidfd, None)
+                container.openers.append(visitor)
+                self._watch(visitor)
+        except OSError:
+            pass  # as above
+        os.close(line)
+
     def _refuse(self, channel: socket.socket, fds: list[int], folder: str, error: OSError) -> None:
         if folder:
             self.state.give_back(folder)
@@ -746,10 +773,7 @@ class Zygote:
         if not pid:  # as above
             return
         self._forget(running.pidfd)
-        if running.ident == _SPARE:
-            self._lose_spare(pid)
-        elif running.ident == _FORKER and self.forker is not None and self.forker.pid == pid:
-            self._dismiss_forker()
+        self._lose(running)
         if self.strangers:
             self._reap_strangers()
         if running.executed >= 0:
@@ -762,6 +786,17 @@ class Zygote:
             self._prune(running.container, running.branch)
         if running.folder:
             self._clear(running)
+
+    def _lose(self, running: Running) -> None:
+        """What is no container and no command has ended."""
+        if running.ident == _SPARE:
+            self._lose_spare(running.pid)
+        elif running.ident == _OPENER:
+            for container in self.containers.values():
+                if running in container.openers:
+                    container.openers.remove(running)
+        elif running.ident == _FORKER and self.forker is not None and self.forker.pid == running.pid:
+            self._dismiss_forker()
 
     def _say_gone(
         self, running: Running, channel: socket.socket, status: int, usage: resource.struct_rusage
@@ -778,6 +813,8 @@ class Zygote:
         channel.close()
 
     def _clear(self, container: Running) -> None:
+        for opener in container.openers:  # they hold its mounts
+            self._kill(opener, signal.SIGKILL)
         self._free_ids(container.pid)
         del self.containers[container.ident]
         self._dismiss_exec_spares(container.ident)
