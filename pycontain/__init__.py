@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pycontain.registry.settings import RegistrySettings, configure_registry
     from pycontain.resources import ProcessStatus, Stats
     from pycontain.runtime.engine import prewarm, shutdown
+    from pycontain.sandbox.network import PublishedPort
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ _HOMES = {
     "Process": "pycontain.popen",
     "ProcessStatus": "pycontain.resources",
     "Progress": "pycontain.progress",
+    "PublishedPort": "pycontain.sandbox.network",
     "RegistrySettings": "pycontain.registry.settings",
     "Running": "pycontain.process",
     "Stats": "pycontain.resources",
@@ -59,6 +61,7 @@ __all__ = [
     "Process",
     "ProcessStatus",
     "Progress",
+    "PublishedPort",
     "RegistrySettings",
     "Running",
     "Stats",

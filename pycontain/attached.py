@@ -55,11 +55,19 @@ def run_attached(
     run = process.Run.parse(input_=b"" if stdin else None, timeout=timeout, text=False, max_output=0)
     prepared = container._prepare(argv)  # noqa: SLF001 - one more verb of Container, in a module of its own
     options = NOTIFY | (PROFILE if profile else 0)
+    ident = process.new_id()
+    wiring = prepared.wiring(ident)
     exchange = Exchange(input_=run.input, limit=0, options=options, counted=prepared.limited)
     expired = False
-    with _Pumps(exchange) as pumps, contextlib.closing(exchange), _Signals(exchange) as signals:
+    with (
+        contextlib.closing(wiring) if wiring is not None else contextlib.nullcontext(),
+        _Pumps(exchange) as pumps,
+        contextlib.closing(exchange),
+        _Signals(exchange) as signals,
+    ):
         try:
-            _begin(prepared, exchange)
+            _begin(prepared, exchange, ident)
+            process.enter_networks(exchange, wiring, run.deadline(began))
             converse(exchange, run.deadline(began), until=lambda: exchange.started is not None)
             signals.let_through()
             converse(exchange, run.deadline(began))
@@ -77,9 +85,9 @@ def run_attached(
     return completed
 
 
-def _begin(prepared: process.Prepared, exchange: Exchange) -> None:
+def _begin(prepared: process.Prepared, exchange: Exchange, ident: str) -> None:
     try:
-        request = prepared.request(process.new_id(), exchange.options)
+        request = prepared.request(ident, exchange.options)
         prepared.engine.request(request, exchange.fds_to_send())
     finally:
         exchange.sent()

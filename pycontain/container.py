@@ -26,6 +26,16 @@ from pycontain.sandbox.limits import (
     difference,
     parse_limits,
 )
+from pycontain.sandbox.network import (
+    LOOPBACK,
+    NO_NETWORKING,
+    Networking,
+    PublishedPort,
+    parse_address,
+    parse_host_port,
+    parse_port,
+    parse_protocol,
+)
 from pycontain.sandbox.paths import HostPath, RootPath
 from pycontain.sandbox.size import parse_size
 from pycontain.sandbox.spec import (
@@ -262,6 +272,7 @@ class ContainerSpec:
     output: int | None = None
     scratch: tuple[Tmpfs, ...] = ()
     limits_required: bool = True
+    networking: Networking = NO_NETWORKING
 
 
 def _described(given: str | Image | ContainerSpec) -> ContainerSpec:
@@ -494,6 +505,24 @@ class Container:
         with _Door() as door:
             door.refuse(mode not in _USERNS, f"{mode!r} is no user namespace; there are {', '.join(_USERNS)}")
         return self._with(userns=mode)
+
+    def publish(
+        self, port: int, host_port: int | None = None, *, host_ip: str = LOOPBACK, protocol: str = "tcp"
+    ) -> Container:
+        """Have *host_port* of the host lead to *port* inside; without one, any that is free, as ``Running.address()`` tells.
+
+        Only this machine reaches it unless *host_ip* says otherwise: ``"0.0.0.0"`` and ``"::"`` are everybody. *protocol* is
+        ``"tcp"`` or ``"udp"``. It works with every network, also none. The program inside sees ``127.0.0.1`` as its peer.
+        """
+        with _Door() as door:
+            published = PublishedPort(
+                door.read(parse_port, port),
+                door.read(parse_host_port, host_port),
+                door.read(parse_address, host_ip),
+                door.read(parse_protocol, protocol),
+            )
+        before = self.spec.networking
+        return self._with(networking=attrs.evolve(before, published=(*before.published, published)))
 
     def rlimit(self, name: str, soft: int, hard: int | None = None) -> Container:
         """Set a limit of setrlimit(2), such as ``"nofile"``; *hard* is *soft* when not given, -1 means unlimited."""
@@ -747,7 +776,9 @@ class Container:
             sandbox = sandbox_spec(self.spec, image, engine.facts, group, userns)
             compiled = process.Compiled.of(sandbox, compile_plan(sandbox, engine.facts), image)
             engine.remember(key, compiled)
-        return compiled.prepare(engine, command_line(self.spec, compiled.image, argv))
+        return compiled.prepare(
+            engine, command_line(self.spec, compiled.image, argv), self.spec.networking, self.spec.name
+        )
 
 
 def command_line(spec: ContainerSpec, image: RunnableImage, argv: tuple[str, ...]) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -11,38 +10,17 @@ from typing import TYPE_CHECKING
 from pycontain.errors import ConnectTimeout, InvalidSpec, NetworkError, NothingListens, PortInUse
 from pycontain.resources import has_exited
 from pycontain.runtime import sockets
+from pycontain.sandbox.network import is_ipv6, parse_address, parse_port
 
 if TYPE_CHECKING:
     from pycontain.runtime.engine import Engine
 
-_MOST_PORT = 65_535
 _LONGEST_UNIX = 107  # unix(7): sun_path, with its end
-
-
-def parse_port(given: object, *, least: int = 1) -> int:
-    """A port's number."""
-    if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= _MOST_PORT:
-        raise ValueError(f"{given!r} is no port; write a number from {least} to {_MOST_PORT}")
-    return int(given)
-
-
-def parse_address(given: object) -> str:
-    """An address of IPv4 or IPv6 in its plain form; ``localhost`` is 127.0.0.1."""
-    if given == "localhost":
-        return "127.0.0.1"
-    try:
-        if not isinstance(given, str):
-            raise TypeError
-        return str(ipaddress.ip_address(given))
-    except (ValueError, TypeError):
-        raise ValueError(
-            f"{given!r} is no address; write one of IPv4 or IPv6: names mean something else inside"
-        ) from None
 
 
 def family_of(address: str) -> int:
     """AF_INET or AF_INET6."""
-    return int(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    return int(socket.AF_INET6 if is_ipv6(address) else socket.AF_INET)
 
 
 def _unix_name(given: str, *, abstract_only: bool = False) -> bytes:

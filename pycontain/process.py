@@ -20,6 +20,7 @@ from pycontain.runtime.exchange import BOUNDED, NOTIFY, PROFILE, Exchange, Expir
 from pycontain.runtime.failure import failure_of
 from pycontain.runtime.loading import loading
 from pycontain.runtime.watch import watcher
+from pycontain.sandbox.network import LOOPBACK, NO_NETWORKING, Networking
 from pycontain.sandbox.size import parse_size
 
 if TYPE_CHECKING:
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
     from pycontain.runtime.engine import Engine
     from pycontain.sandbox.image import RunnableImage
     from pycontain.sandbox.limits import Disks, Pages
+    from pycontain.sandbox.network import PublishedPort
     from pycontain.sandbox.plan import Plan
     from pycontain.sandbox.spec import SandboxSpec
+    from pycontain.wiring import Wiring
 
 Text = TypeVar("Text", str, bytes)
 
@@ -237,9 +240,15 @@ class Compiled:
         steps = marshal.dumps(wire[prefix:-1])
         return cls(sandbox, plan, image, marshal.dumps(wire[:prefix]), steps, contents, plan.trees())
 
-    def prepare(self, engine: Engine, argv: tuple[str, ...]) -> Prepared:
-        """Join with a command line."""
-        return Prepared(self, engine, argv)
+    def prepare(
+        self,
+        engine: Engine,
+        argv: tuple[str, ...],
+        networking: Networking = NO_NETWORKING,
+        name: str = "",
+    ) -> Prepared:
+        """Join with a command line, and for a start with its networks."""
+        return Prepared(self, engine, argv, networking, name)
 
 
 @attrs.frozen
@@ -249,6 +258,8 @@ class Prepared:
     compiled: Compiled
     engine: Engine
     argv: tuple[str, ...]
+    networking: Networking = NO_NETWORKING
+    name: str = ""
 
     @property
     def plan(self) -> Plan:
@@ -275,6 +286,15 @@ class Prepared:
             group = (cgroup.controllers, cgroup.writes)
         return ("start", ident, options, *self.wire(), group)
 
+    def wiring(self, ident: str) -> Wiring | None:
+        """What the start needs on the host beside the container; nothing, mostly. The caller closes it."""
+        if self.networking == NO_NETWORKING:
+            return None
+        with loading:
+            from pycontain.wiring import Wiring  # noqa: PLC0415 - who has no networks pays nothing
+
+        return Wiring.prepare(self.networking, self.engine, ident, self.name or ident[:12])
+
     def begin(self, run: Run, options: int, ident: str) -> Exchange:
         """Ask the zygote for a container; the caller closes the exchange."""
         exchange = Exchange(input_=run.input, limit=run.max_output, options=options, counted=self.limited)
@@ -288,12 +308,28 @@ class Prepared:
 
 def run_to_end(prepared: Prepared, run: Run, *, check: bool, began: float) -> Completed[Any]:
     """Start, wait in this thread, and judge."""
-    exchange = prepared.begin(run, PROFILE if run.profile else 0, new_id())
+    ident = new_id()
+    wiring = prepared.wiring(ident)
     try:
-        completed = _converse(exchange, prepared, run, began)
+        options = (PROFILE if run.profile else 0) | (0 if wiring is None else NOTIFY)
+        exchange = prepared.begin(run, options, ident)
+        try:
+            completed = _converse(exchange, prepared, run, began, wiring)
+        finally:
+            exchange.close()
     finally:
-        exchange.close()
+        if wiring is not None:
+            wiring.close()
     return completed.check() if check else completed
+
+
+def enter_networks(exchange: Exchange, wiring: Wiring | None, deadline: float | None) -> None:
+    """Join the container to what *wiring* holds, as soon as there is a process inside."""
+    if wiring is None:
+        return
+    converse(exchange, deadline, until=lambda: exchange.pidfd >= 0)
+    if not exchange.finished:
+        wiring.enter(exchange.pidfd)
 
 
 def new_id() -> str:
@@ -309,9 +345,12 @@ def send(engine: Engine, request: tuple[Any, ...], exchange: Exchange) -> None:
         exchange.sent()
 
 
-def _converse(exchange: Exchange, prepared: Prepared, run: Run, began: float) -> Completed[Any]:
+def _converse(
+    exchange: Exchange, prepared: Prepared, run: Run, began: float, wiring: Wiring | None = None
+) -> Completed[Any]:
     expired, argv = False, prepared.argv
     try:
+        enter_networks(exchange, wiring, run.deadline(began))
         converse(exchange, run.deadline(began))
     except Expired:
         expired = True
@@ -382,16 +421,22 @@ def _decoded(content: bytes, *, text: bool) -> str | bytes:
 def start(container: Container, prepared: Prepared, run: Run, *, began: float) -> Running:
     """Start and return once the payload runs, or raise why it does not."""
     ident = new_id()
-    exchange = prepared.begin(run, NOTIFY, ident)
+    wiring = prepared.wiring(ident)
+    exchange: Exchange | None = None
     try:
+        exchange = prepared.begin(run, NOTIFY, ident)
+        enter_networks(exchange, wiring, None)
         converse(exchange, None, until=lambda: exchange.started is not None and exchange.pidfd >= 0)
         error = failure_of(exchange, prepared.plan, prepared.engine)
         if error is not None:
             raise error
     except BaseException:
-        exchange.close()
+        if exchange is not None:
+            exchange.close()
+        if wiring is not None:
+            wiring.close()
         raise
-    return Running(container, prepared, exchange, ident, began)
+    return Running(container, prepared, exchange, ident, began, wiring)
 
 
 class Running:
@@ -401,7 +446,13 @@ class Running:
     """
 
     def __init__(
-        self, container: Container, prepared: Prepared, exchange: Exchange, ident: str, began: float
+        self,
+        container: Container,
+        prepared: Prepared,
+        exchange: Exchange,
+        ident: str,
+        began: float,
+        wiring: Wiring | None = None,
     ) -> None:
         self.id = ident
         self.name = container.spec.name or ident[:12]
@@ -410,6 +461,7 @@ class Running:
         self._prepared = prepared
         self._exchange = exchange
         self._began = began
+        self._wired = wiring
         self._pid = pid_of(exchange.pidfd)
         self._process = os.getpid()
         self._completed: Completed[str] | None = None
@@ -484,6 +536,8 @@ class Running:
         self.kill()
         self._watched.done.wait(_LAST_WORDS)
         self._finalizer()
+        if self._wired is not None:
+            self._wired.close()
 
     # --- resources --------------------------------------------------------------------------------------
 
@@ -576,7 +630,8 @@ class Running:
 
         Raises :class:`NothingListens`, :class:`ConnectTimeout` after *timeout* seconds, :class:`NetworkError`.
         """
-        from pycontain.network import Place  # noqa: PLC0415 - who needs no sockets pays nothing
+        with loading:
+            from pycontain.network import Place  # noqa: PLC0415 - who needs no sockets pays nothing
 
         with self._opened_pidfd() as pidfd:
             return Place(self._prepared.engine, pidfd, self.name).connect(port, host, timeout)
@@ -587,10 +642,49 @@ class Running:
         Port 0 takes a free one, which ``getsockname()`` tells. An abstract unix socket is named with an ``@``. What the
         container connects to there is answered by this process. Raises :class:`PortInUse`, :class:`NetworkError`.
         """
-        from pycontain.network import Place  # noqa: PLC0415 - as above
+        with loading:
+            from pycontain.network import Place  # noqa: PLC0415 - as above
 
         with self._opened_pidfd() as pidfd:
             return Place(self._prepared.engine, pidfd, self.name).listen(port, host)
+
+    @property
+    def ports(self) -> tuple[PublishedPort, ...]:
+        """The ports that are published now, with the host's ports that they got."""
+        return () if self._wired is None else self._wired.ports.published
+
+    def publish(
+        self, port: int, host_port: int | None = None, *, host_ip: str = LOOPBACK, protocol: str = "tcp"
+    ) -> tuple[str, int]:
+        """As :meth:`Container.publish`, while it runs. Returns where it is reached: ``(address, port)``."""
+        described = self._container.publish(port, host_port, host_ip=host_ip, protocol=protocol)
+        taken = self._wiring().ports.publish(described.spec.networking.published[-1])
+        return taken.host_ip, taken.host_port
+
+    def unpublish(self, port: int, protocol: str = "tcp") -> None:
+        """Close all that leads to *port*, and the connections that came through it."""
+        self._wiring().ports.unpublish(port, protocol)
+
+    def address(self, port: int, protocol: str = "tcp") -> tuple[str, int]:
+        """Where a published *port* is reached: ``(address, port)``, as :func:`socket.create_connection` takes it."""
+        found = [each for each in self.ports if (each.port, each.protocol) == (port, protocol)]
+        if not found:
+            raise InvalidSpec(
+                f"port {port}/{protocol} of {self.name} is not published",
+                hint=f"call .publish({port}) on the container, or on what runs",
+            )
+        return found[0].reached_at
+
+    def _wiring(self) -> Wiring:
+        with loading:
+            from pycontain.wiring import Wiring  # noqa: PLC0415 - as above
+
+        with self._lock, self._opened_pidfd() as pidfd:
+            if self._wired is None:
+                wiring = Wiring.prepare(NO_NETWORKING, self._prepared.engine, self.id, self.name)
+                wiring.enter(pidfd)
+                self._wired = wiring
+            return self._wired
 
     @contextmanager
     def _opened_pidfd(self) -> Iterator[int]:

@@ -17,7 +17,7 @@ import attrs
 import pytest
 
 from pycontain.runtime import engine as engines
-from pycontain.runtime import sockets, watch
+from pycontain.runtime import forward, sockets, watch
 
 PATIENCE = 5.0  # seconds for what ends after it has been answered: the zygote reaps and removes then
 FORKER = "pycontain-forker"[:15]  # TASK_COMM_LEN, prctl(2)
@@ -93,6 +93,8 @@ def _engine_descriptors():
         yield from (engine.control.fileno(), engine.pidfd, engine.images_fd, engine._errors)
     if watcher is not None:
         yield watcher._poll.fileno()
+    if forward._forwarder is not None:
+        yield forward._forwarder.poll.fileno()
     if engine in sockets._porters:
         yield sockets._porters[engine].fd
 

@@ -65,6 +65,15 @@ def container_parser(verb: str, *, description: str) -> Parser:
     sees.add_argument(
         "--device", action="append", default=[], metavar="SRC[:DST[:rwm]]", help="a device node of the host"
     )
+    reached = parser.add_argument_group("how it is reached, and what it reaches")
+    reached.add_argument(
+        "-p",
+        "--publish",
+        action="append",
+        default=[],
+        metavar="[[IP:][HOST]:]PORT[/udp]",
+        help="a port of the host that leads inside; only this machine reaches it, unless IP says otherwise",
+    )
     may = parser.add_argument_group("what it may")
     may.add_argument(
         "--untrusted", action="store_true", help="the strictest useful set; later options change it"
@@ -134,7 +143,13 @@ def read_container(options: argparse.Namespace) -> tuple[Container, tuple[str, .
         container = container.sysctl(dict(_pair(text) for text in options.sysctl))
     for text in options.ulimit:
         container = _limited(container, text)
-    return _with_limits(container, options), tuple(argv)
+    return _with_limits(_networked(container, options), options), tuple(argv)
+
+
+def _networked(container: Container, options: argparse.Namespace) -> Container:
+    for text in options.publish:
+        container = _published(container, text)
+    return container
 
 
 def _with_limits(container: Container, options: argparse.Namespace) -> Container:
@@ -218,6 +233,22 @@ def _with_tmpfs(container: Container, text: str) -> Container:
             case _:
                 raise UsageError(f"--tmpfs {text}: it takes size=SIZE and mode=OCTAL, not {setting!r}")
     return container.tmpfs(target, size=size, mode=mode)
+
+
+def _published(container: Container, text: str) -> Container:
+    """As docker run: the last number is the container's; an address of IPv6 is in brackets."""
+    front, _, protocol = text.partition("/")
+    front, _, inside = front.rpartition(":")
+    address, _, host_port = front.rpartition(":")
+    numbers = inside, host_port or "0"
+    if not all(number.isdigit() for number in numbers):
+        raise UsageError(f"-p {text}: it is PORT, HOST:PORT or IP:HOST:PORT, with numbers, and /udp after it")
+    return container.publish(
+        int(inside),
+        int(host_port) if host_port else None,
+        host_ip=address.strip("[]") or "127.0.0.1",
+        protocol=protocol or "tcp",
+    )
 
 
 def _with_device(container: Container, text: str) -> Container:

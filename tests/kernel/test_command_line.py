@@ -379,6 +379,8 @@ def test_a_limit_may_be_unlimited():
         (["--tmpfs", "/x:colour=red", "host:"], "not 'colour=red'"),
         (["--tmpfs", "/x:mode=9", "host:"], "not 'mode=9'"),
         (["--ulimit", "nofile=many", "host:"], "NAME=SOFT"),
+        (["-p", "http", "host:"], "-p http: it is PORT"),
+        (["-p", "80/sctp", "host:"], "'sctp' is no protocol"),
         (["--memory", "much", "host:"], "memory: 'much' is no size"),
         (["--cpus", "two", "host:"], "--cpus two: it is a number"),
         (["--pids-limit", "0", "host:"], "pids: 0 is no whole number"),
@@ -519,6 +521,24 @@ def test_a_device_is_at_the_same_path_and_may_have_its_access_behind_it():
         ("/dev/full", "rw"),
         ("/dev/zero", "rwm"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "published"),
+    [
+        ("80", "127.0.0.1:*->80/tcp"),
+        ("8080:80", "127.0.0.1:8080->80/tcp"),
+        ("0.0.0.0:5353:53/udp", "0.0.0.0:5353->53/udp"),
+        ("127.0.0.2::80", "127.0.0.2:*->80/tcp"),
+        ("[::1]:8080:80", "[::1]:8080->80/tcp"),
+    ],
+)
+def test_a_port_is_published_as_docker_writes_it(text, published):
+    options = pycontain.commands.options.container_parser("run", description="").parse_args(
+        ["-p", text, "host:"]
+    )
+    container, _ = pycontain.commands.options.read_container(options)
+    assert list(map(str, container.spec.networking.published)) == [published]
 
 
 def test_a_kernel_setting_is_given():
