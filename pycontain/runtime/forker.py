@@ -87,9 +87,14 @@ class Forker:
         return bool(poll.poll(_PATIENCE))
 
     def answer(self) -> tuple[str, Spare | None, tuple[int, int] | None] | None:
-        """What the next spare is for, the spare, and its ids; no spare when the host is short of something; None when it has died."""
+        """What the next spare is for, the spare, and its ids; no spare when the host is short of something; None when it has died.
+
+        :class:`BlockingIOError`: it has not answered.
+        """
         try:
             packet, fds, _ = descriptors.receive(self.channel, _NAME_LIMIT, 2, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            raise
         except OSError:
             return None
         if not packet:

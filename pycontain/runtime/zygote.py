@@ -559,7 +559,10 @@ class Zygote:
         self.forker = None
 
     def _receive_spare(self, forker: Forker) -> None:
-        answer = forker.answer()
+        try:
+            answer = forker.answer()
+        except BlockingIOError:  # the event was for one that a start, served just now, has waited for
+            return
         if answer is None:
             self._dismiss_forker()
             return

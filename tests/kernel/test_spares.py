@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from contextlib import suppress
@@ -14,6 +15,7 @@ from owners import comes_true
 
 import pycontain
 from pycontain import Container
+from pycontain.runtime.forker import Forker
 
 MOUNTS = ("cat", "/proc/self/mountinfo")
 
@@ -74,7 +76,8 @@ def test_a_spare_for_an_exec_has_the_containers_limits(limits):
 def children_of_the_zygote():
     zygote = zygote_pid()
     for pid in Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split():
-        yield int(pid), Path(f"/proc/{pid}/comm").read_text().strip()
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            yield int(pid), Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 def forker():
@@ -98,6 +101,16 @@ def test_a_forker_that_was_killed_is_replaced():
     assert forker() != first
 
 
+def test_a_forker_that_has_not_answered_is_not_dead():
+    """A start that waits for a spare may take it before the zygote comes to the event which says that there is one."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        asked = Forker(ours, os.getpid(), -1)
+        with theirs, pytest.raises(BlockingIOError):
+            asked.answer()
+        assert asked.answer() is None
+
+
 def test_a_stopped_forker_is_no_hostage():
     """Nothing of ours stops it; the host's operator may."""
     container = Container("host:")
@@ -112,15 +125,19 @@ def test_a_stopped_forker_is_no_hostage():
             os.kill(stopped, signal.SIGCONT)
 
 
-def forks_and_is_killed_before_it_names(pid):
-    """strace(1) on the forker *pid*; its first message ends it."""
-    tracer = subprocess.Popen(
-        ["strace", "-q", "-p", str(pid), "-e", "trace=sendmsg", "-e", "inject=sendmsg:signal=KILL"],
-        stderr=subprocess.DEVNULL,
-    )
-    status = Path(f"/proc/{pid}/status")
-    assert comes_true(lambda: "TracerPid:\t0\n" not in status.read_text() or tracer.poll() is not None)
-    return tracer
+def killed_before_it_names(pid, act):
+    """Whether the first message of the forker *pid* after *act* was its end, by strace(1)."""
+    command = ["strace", "-q", "-p", str(pid), "-e", "trace=sendmsg", "-e", "inject=sendmsg:signal=KILL"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as tracer:
+        status = Path(f"/proc/{pid}/status")
+        try:
+            assert comes_true(lambda: "TracerPid:\t0\n" not in status.read_text())
+            act()
+            return tracer.wait(PATIENCE) == 0
+        except (FileNotFoundError, ProcessLookupError, subprocess.TimeoutExpired):
+            return False  # the zygote has made itself another forker, for one that is slow
+        finally:
+            tracer.terminate()
 
 
 @pytest.mark.root  # nobody else may trace the forker
@@ -131,12 +148,11 @@ def test_a_container_ends_although_a_spare_in_it_was_never_named():
     """
     if shutil.which("strace") is None:
         pytest.skip("there is no strace to end the forker at the right moment")
-    container = Container("host:")
-    with container.start("sleep", "1000") as running:
-        tracer = forks_and_is_killed_before_it_names(forker())
-        running.exec("true", check=True)
-        assert tracer.wait(PATIENCE) == 0
-        running.kill()
+    with Container("host:").start("sleep", "1000") as running:
+        killed = (
+            killed_before_it_names(forker(), lambda: running.exec("true", check=True)) for _ in range(5)
+        )
+        assert any(killed)
 
 
 @pytest.mark.parametrize("count", [1, 3])
