@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pycontain.filecopy import Copied
     from pycontain.files import Files, FileStatus
     from pycontain.image import Image, Store
+    from pycontain.logs import LogLine
     from pycontain.oci.config import ExecutionParameters
     from pycontain.popen import Process
     from pycontain.process import Completed, Running
@@ -33,6 +34,7 @@ _HOMES = {
     "FileStatus": "pycontain.files",
     "Files": "pycontain.files",
     "Image": "pycontain.image",
+    "LogLine": "pycontain.logs",
     "Phase": "pycontain.progress",
     "Process": "pycontain.popen",
     "ProcessStatus": "pycontain.resources",
@@ -57,6 +59,7 @@ __all__ = [
     "FileStatus",
     "Files",
     "Image",
+    "LogLine",
     "Phase",
     "Process",
     "ProcessStatus",

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pycontain.image import Image
+    from pycontain.popen import Redirection
     from pycontain.process import Completed, Running
     from pycontain.runnable import StoredSource
     from pycontain.sandbox.image import RunnableImage
@@ -686,13 +687,26 @@ class Container:
         prepared = self._prepare(argv)
         return process.run_to_end(prepared, run, check=check, began=began)
 
-    def start(self, *argv: str, input: str | bytes | None = None, max_output: str | int = "64M") -> Running:  # noqa: A002 - as in run
-        """Start, and return once the payload runs. The result is a context manager: leaving the block kills and cleans."""
+    def start(
+        self,
+        *argv: str,
+        input: str | bytes | None = None,  # noqa: A002 - as in run
+        stdin: Redirection = None,
+        max_output: str | int = "64M",
+    ) -> Running:
+        """Start, and return once the payload runs. The result is a context manager: leaving the block kills and cleans.
+
+        *stdin* is PIPE of :mod:`subprocess`, for a ``running.stdin`` to write bytes to, or a file or descriptor whose bytes the
+        payload is to read; or *input* is all of it. Of each stream *max_output* bytes are kept for the result, and the last
+        *max_output* of both for ``lines()``.
+        """
         began = time.monotonic()
         run = process.Run.parse(
             input_=input, timeout=None, text=True, max_output=max_output, most=self.spec.output
         )
-        return process.start(self, self._prepare(argv), run, began=began)
+        if input is not None and stdin is not None:
+            raise InvalidSpec("there are both input and stdin", hint="give one of them")
+        return process.start(self, self._prepare(argv), run, stdin, began=began)
 
     def plan(self, *argv: str) -> Plan:
         """The steps that ``run`` would take on this host. Nothing of them happens; the zygote is started to ask it."""

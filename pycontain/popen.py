@@ -31,6 +31,7 @@ from pycontain.runtime.failure import failure_of
 from pycontain.runtime.watch import watcher
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import TypeAlias
 
@@ -109,25 +110,44 @@ def _number_of(given: Redirection, stream: int) -> int:
 class Plumbing:
     """The streams of one command: far ends for it, and what is at our ends."""
 
-    def __init__(self, stdin: Redirection, stdout: Redirection, stderr: Redirection) -> None:
+    def __init__(self) -> None:
         self.given: list[int] = []
         self.drained: dict[int, Sink] = {}
         self.pipes = [-1, -1, -1]
+        self.has_input = False
         self.pumps: list[Pump] = []
         self._over = -1
         self._carrying = 0
         self._lock = threading.Lock()
         self._open: list[int] = []
         self._planned: list[tuple[int, int, int]] = []  # stream, source, sink
-        try:
-            self.has_input = stdin not in {None, subprocess.DEVNULL} if _is_plain(stdin) else True
-            if self.has_input:
-                self._feed(stdin)
-            self._take(1, stdout)
+
+    @classmethod
+    def of_input(cls, stdin: Redirection) -> Plumbing:
+        """Only standard input; there is no far end when that is nothing."""
+        streams = cls()
+        with streams.closing_on_failure():
+            streams.feed(stdin)
+        return streams
+
+    @classmethod
+    def of_all(cls, stdin: Redirection, stdout: Redirection, stderr: Redirection) -> Plumbing:
+        """Of all three."""
+        streams = cls()
+        with streams.closing_on_failure():
+            streams.feed(stdin)
+            streams.take(1, stdout)
             if isinstance(stderr, int) and stderr == subprocess.STDOUT:
-                self.given.append(os.dup(self.given[-1]))
+                streams.given.append(os.dup(streams.given[-1]))
             else:
-                self._take(2, stderr)
+                streams.take(2, stderr)
+        return streams
+
+    @contextlib.contextmanager
+    def closing_on_failure(self) -> Iterator[None]:
+        """For the time of a block."""
+        try:
+            yield
         except OSError as error:
             self.close()
             raise engines.shortage(error) from error
@@ -150,7 +170,11 @@ class Plumbing:
         self._open.append(copy)
         return copy
 
-    def _feed(self, stdin: Redirection) -> None:
+    def feed(self, stdin: Redirection) -> None:
+        """Where standard input comes from."""
+        if stdin is None or (isinstance(stdin, int) and stdin == subprocess.DEVNULL):
+            return
+        self.has_input = True
         theirs, ours = self._pipe()
         self._give(theirs)
         if isinstance(stdin, int) and stdin == subprocess.PIPE:
@@ -159,7 +183,8 @@ class Plumbing:
             os.set_blocking(ours, False)
             self._planned.append((0, self._dup(_number_of(stdin, 0)), ours))
 
-    def _take(self, stream: int, where: Redirection) -> None:
+    def take(self, stream: int, where: Redirection) -> None:
+        """Where an output goes."""
         ours, theirs = self._pipe()
         self._give(theirs)
         if isinstance(where, int) and where == subprocess.PIPE:
@@ -245,10 +270,6 @@ class Plumbing:
         self._open.clear()
         self.given.clear()
         self.drained.clear()
-
-
-def _is_plain(given: Redirection) -> bool:
-    return given is None or isinstance(given, int)
 
 
 class Process(Generic[Text]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import marshal
 import os
 import signal as signals
@@ -25,13 +26,16 @@ from pycontain.sandbox.size import parse_size
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import IO
 
     from pycontain.container import Container, ContainerSpec
     from pycontain.files import Files
-    from pycontain.popen import Process, Redirection
+    from pycontain.logs import LogLine, Moment
+    from pycontain.popen import Plumbing, Process, Redirection
     from pycontain.resources import ProcessStatus, Resources, Stats
     from pycontain.runtime.engine import Engine
+    from pycontain.runtime.log import Log
     from pycontain.sandbox.image import RunnableImage
     from pycontain.sandbox.limits import Disks, Pages
     from pycontain.sandbox.network import PublishedPort
@@ -295,9 +299,21 @@ class Prepared:
 
         return Wiring.prepare(self.networking, self.engine, ident, self.name or ident[:12])
 
-    def begin(self, run: Run, options: int, ident: str) -> Exchange:
-        """Ask the zygote for a container; the caller closes the exchange."""
-        exchange = Exchange(input_=run.input, limit=run.max_output, options=options, counted=self.limited)
+    def begin(
+        self, run: Run, options: int, ident: str, log: Log | None = None, streams: Plumbing | None = None
+    ) -> Exchange:
+        """Ask the zygote for a container; the caller closes the exchange.
+
+        Its output goes to *log* if there is one, and its input comes from *streams*, which it is no more to close.
+        """
+        exchange = Exchange(
+            input_=run.input,
+            limit=run.max_output,
+            options=options,
+            counted=self.limited,
+            feed=streams.given.pop() if streams is not None and streams.has_input else -1,
+            sinks=log.streams if log is not None else None,
+        )
         try:
             send(self.engine, self.request(ident, exchange.options), exchange)
         except BaseException:
@@ -418,25 +434,44 @@ def _decoded(content: bytes, *, text: bool) -> str | bytes:
     return content.decode(errors="replace") if text else content
 
 
-def start(container: Container, prepared: Prepared, run: Run, *, began: float) -> Running:
+def start(container: Container, prepared: Prepared, run: Run, stdin: Redirection, *, began: float) -> Running:
     """Start and return once the payload runs, or raise why it does not."""
-    ident = new_id()
+    with loading:
+        from pycontain.runtime.log import Log  # noqa: PLC0415 - run() does without
+
+    ident, log = new_id(), Log(run.max_output)
     wiring = prepared.wiring(ident)
     exchange: Exchange | None = None
+    streams: Plumbing | None = None
     try:
-        exchange = prepared.begin(run, NOTIFY, ident)
+        streams = None if stdin is None else _input_from(stdin)
+        exchange = prepared.begin(run, NOTIFY, ident, log, streams)
         enter_networks(exchange, wiring, None)
         converse(exchange, None, until=lambda: exchange.started is not None and exchange.pidfd >= 0)
         error = failure_of(exchange, prepared.plan, prepared.engine)
         if error is not None:
             raise error
     except BaseException:
-        if exchange is not None:
-            exchange.close()
-        if wiring is not None:
-            wiring.close()
+        for held in (exchange, streams, wiring):
+            if held is not None:
+                held.close()
         raise
-    return Running(container, prepared, exchange, ident, began, wiring)
+    return Running(container, prepared, exchange, log, streams, ident, began, wiring)
+
+
+def _both(*acts: Callable[[], None]) -> Callable[[], None]:
+    def act() -> None:
+        for each in acts:
+            each()
+
+    return act
+
+
+def _input_from(stdin: Redirection) -> Plumbing:
+    with loading:
+        from pycontain.popen import Plumbing  # noqa: PLC0415 - for those who use it
+
+    return Plumbing.of_input(stdin)
 
 
 class Running:
@@ -450,6 +485,8 @@ class Running:
         container: Container,
         prepared: Prepared,
         exchange: Exchange,
+        log: Log,
+        streams: Plumbing | None,
         ident: str,
         began: float,
         wiring: Wiring | None = None,
@@ -460,6 +497,7 @@ class Running:
         self._container = container
         self._prepared = prepared
         self._exchange = exchange
+        self._log = log
         self._began = began
         self._wired = wiring
         self._pid = pid_of(exchange.pidfd)
@@ -468,7 +506,10 @@ class Running:
         self._paused = False
         self._lock = threading.Lock()
         self._files: Files | None = None
-        self._watched = watcher().add(exchange)
+        self.stdin: IO[bytes] | None = None if streams is None else streams.file(0, -1, None)
+        self._watched = watcher().add(exchange, log.end if streams is None else _both(streams.end, log.end))
+        if streams is not None:
+            streams.start()
         self._finalizer = weakref.finalize(self, watcher().release, self._watched)
         self._finalizer.atexit = False  # the zygote's end is the end of all containers
 
@@ -538,6 +579,29 @@ class Running:
         self._finalizer()
         if self._wired is not None:
             self._wired.close()
+        if self.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):  # what was written and never read
+                self.stdin.close()
+
+    # --- output ---------------------------------------------------------------------------------------
+
+    def lines(
+        self, *, follow: bool = True, since: Moment | None = None, tail: int | None = None
+    ) -> Iterator[LogLine]:
+        """The lines that it prints, from both streams in order of arrival, until it ends; without *follow* those that are there.
+
+        Of what is there only the last *tail* lines, and none from before *since*. Every call reads for itself, and as slowly as
+        it likes: the payload waits for nobody. Who falls behind by more than ``max_output`` misses lines, and is told.
+        """
+        self._require_owner()
+        with loading:
+            from pycontain.logs import check, lines_of  # noqa: PLC0415 - for those who use it
+
+        return lines_of(self._log, self, follow=follow, since=check(since, tail), tail=tail)
+
+    def logs(self, *, since: Moment | None = None, tail: int | None = None) -> tuple[LogLine, ...]:
+        """The lines that are there now, with one that is not complete yet."""
+        return tuple(self.lines(follow=False, since=since, tail=tail))
 
     # --- resources --------------------------------------------------------------------------------------
 
@@ -859,7 +923,7 @@ class Running:
             from pycontain.popen import Coding, Plumbing, Process  # noqa: PLC0415 - for those who use it
 
         coding = Coding.parse(encoding, errors) if text or encoding or errors else None
-        return Process(prepared, self.id, Plumbing(stdin, stdout, stderr), coding, bufsize)
+        return Process(prepared, self.id, Plumbing.of_all(stdin, stdout, stderr), coding, bufsize)
 
     def _prepare_command(
         self,

@@ -36,9 +36,8 @@ class Sink:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.truncated = False
-        self._kept = (
-            bytearray()
-        )  # one piece: a payload that writes single bytes must not cost forty times as many
+        # One piece: a payload that writes single bytes must not cost forty times as many.
+        self._kept = bytearray()
 
     def take(self, chunk: bytes) -> None:
         """Keep what fits."""
@@ -57,7 +56,8 @@ class Exchange:
     """The owner's ends of one command: channel, standard input, output and error.
 
     *counted*: there is a control group, and what it counted comes with the last word and is waited for. *given* are the far
-    ends of streams whose near ends are somebody else's: then it has none itself.
+    ends of streams whose near ends are somebody else's: then it has none itself; *feed* is the
+    far end of standard input alone. *sinks* take what the streams deliver, instead of keeping *limit* bytes of each.
     """
 
     def __init__(
@@ -68,18 +68,25 @@ class Exchange:
         options: int = 0,
         counted: bool = False,
         given: list[int] | None = None,
+        feed: int = -1,
+        sinks: tuple[Sink, Sink] | None = None,
     ) -> None:
         self.streams: dict[int, Sink] = {}
         self.stdin = self.pidfd = -1
         self._input = memoryview(input_ or b"")
-        self.stdout, self.stderr = Sink(limit), Sink(limit)
+        self.stdout, self.stderr = sinks or (Sink(limit), Sink(limit))
         self.options = options
         self._counted = counted
         self.usage: dict[str, int | float] = {}  # what the control group counted
         self._given: list[int] = given or []
+        if feed >= 0:
+            self._given.append(feed)
+            self.options |= STDIN
         try:
             self.channel, self._far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
+            for fd in self._given:
+                os.close(fd)
             raise engines.shortage(error) from error
         try:
             if given is None:
