@@ -124,7 +124,7 @@ class Group:
         try:
             for controller, file, wanted in _in_order(tuple(writes), self._limit_with_swap):
                 part = self.with_(controller)
-                group, text = part.fd, _all_of_those_above(part, file) if wanted == "\n" else wanted
+                group, text = part.fd, _all_above(part.fd, file) if wanted == "\n" else wanted
                 old = "" if controller == "devices" else _setting(group, file, text)  # it cannot be read
                 if _write_limit(group, file, text) and controller != "devices":
                     before.append((group, file, old))
@@ -233,9 +233,13 @@ def _in_order(
     return writes
 
 
-def _all_of_those_above(part: Part, file: str) -> str:
-    """What to write so that a group has all processors, or nodes of memory, that it may: v1 knows no empty list."""
-    return cgroupfs.read(part.fd, f"../{file}") if part.version == 1 else "\n"
+def _all_above(group: int, file: str) -> str:
+    """What to write so that a group has all processors, or nodes of memory, that it may.
+
+    An empty list is none in v1, and in v2 what a group has that was never told; with processes in it neither takes one back
+    (kernel/cgroup/cpuset.c, validate_change()).
+    """
+    return cgroupfs.read_or_empty(group, f"../{file}.effective") or cgroupfs.read(group, f"../{file}")
 
 
 def _write_limit(group: int, file: str, text: str) -> bool:
@@ -251,7 +255,7 @@ def _write_limit(group: int, file: str, text: str) -> bool:
         if not os.access("cgroup.procs", os.F_OK, dir_fd=group):
             raise  # the group itself has gone
         raise _limit_refused(file, text, error) from error
-    if file == "cpuset.cpus" and text != "\n":
+    if file == "cpuset.cpus":
         _refuse_other_processors(group, text)
     return True
 
@@ -259,6 +263,8 @@ def _write_limit(group: int, file: str, text: str) -> bool:
 def _setting(group: int, file: str, text: str) -> str:
     """What *file* says now, in the form in which it can be written back after *text*."""
     now = cgroupfs.read_or_empty(group, file)
+    if file.startswith("cpuset.") and not now.strip():
+        return _all_above(group, file)
     if not file.startswith(_BY_DEVICE):
         return now
     device = text.split(" ", 1)[0]

@@ -407,6 +407,17 @@ def test_what_the_kernel_refuses_leaves_all_as_it_was(limitable):
         assert running.spec.limits.pids == 20
 
 
+def test_what_the_kernel_refuses_gives_all_processors_back(limitable):
+    """A group of v2 that was never told which it has cannot be told so again."""
+    if "cpuset" not in control_groups.limitable():
+        pytest.skip("no cpuset here")
+    with limitable.limits(pids=20).start("sleep", "600") as running:
+        before = running.exec("nproc").stdout
+        with pytest.raises(HostUnsupported, match="511"):
+            running.update(cpuset="0", cpuset_mems="511")
+        assert running.exec("nproc").stdout == before
+
+
 def test_nothing_to_change_is_nothing_done():
     with HOST.start("sleep", "600") as running:
         running.update()
