@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
+from pycontain.kernel import constants
 from pycontain.sandbox import capabilities, steps
+from pycontain.sandbox.spec import MASKED_PATHS
 from pycontain.sandbox.steps import Namespaces, Step
 
 if TYPE_CHECKING:
@@ -104,6 +106,17 @@ def isolation_of(plan: Plan, reasons: Mapping[str, str] | None = None) -> Isolat
     view = _View(plan, reasons or {})
     groups = (namespaces, rights, kernel_surface, files, devices, limits, processes)
     return Isolation(tuple(wall for group in groups for wall in group(view)), plan.title or "plan")
+
+
+def output_wall(most: int | None) -> Wall:
+    """Whether the payload can fill the owner's memory with what it prints: the owner's own affair, and in no plan."""
+    if most is not None:
+        return Wall("output", stands=True, what=f"at most {most} bytes of each stream are kept")
+    return Wall(
+        "output",
+        stands=False,
+        because="as much as run(max_output=) says, 64M of each stream: .limits(output=)",
+    )
 
 
 class _View:
@@ -243,7 +256,10 @@ def kernel_surface(view: _View) -> Iterator[Wall]:
 def files(view: _View) -> Iterator[Wall]:
     """What is hidden, what cannot be written, and what of the host is shown."""
     masked = [step.path for step in view.all(steps.MaskPath)]
-    yield view.wall("masked paths", bool(masked), ", ".join(masked), ".privileged(): nothing is masked")
+    of_the_kernel = not set(MASKED_PATHS).isdisjoint(masked)  # the image may have some of its own
+    yield view.wall(
+        "masked paths", of_the_kernel, ", ".join(masked), ".privileged(): nothing of the kernel is masked"
+    )
     protected = [step.path for step in view.all(steps.ReadOnlyPath)]
     yield view.wall(
         "read-only paths", bool(protected), ", ".join(protected), ".privileged(): nothing is protected"
@@ -279,14 +295,27 @@ def files(view: _View) -> Iterator[Wall]:
     yield view.wall(
         "tmpfs sizes", not endless, "each has one", f"{', '.join(endless)}: half of the memory; .tmpfs(size=)"
     )
-    shown = [step for step in view.plan.steps if step.because == ".mount()"]
-    writable = [step for step in shown if "MOUNT_ATTR_RDONLY" not in str(step)]
+    shown = list(_shown(view))
+    writable = [target for target, read_only in shown if not read_only]
+    remounts = bool(shown) and "SYS_ADMIN" in view.granted
     yield view.wall(
         "files of the host",
-        not writable,
+        not writable and not remounts,
         f"{len(shown)} mounts, read-only" if shown else "none but the image's",
-        f"{', '.join(str(getattr(step, 'target', '')) for step in writable)} can be written: .mount(read_only=True)",
+        "who has CAP_SYS_ADMIN can make the mounts writable"
+        if remounts
+        else f"{', '.join(writable)} can be written: .mount(read_only=True)",
     )
+
+
+def _shown(view: _View) -> Iterator[tuple[str, bool]]:
+    """The targets of what the user mounts, each with whether it is read-only."""
+    attributes = {step.number: step.attributes for step in view.all(steps.CloneTree)}
+    for step in view.plan.steps:
+        if step.because == ".mount()" and isinstance(step, steps.BindMount):
+            yield step.target, step.read_only
+        elif step.because == ".mount()" and isinstance(step, steps.AttachTree):
+            yield step.target, bool(attributes[step.tree] & constants.MOUNT_ATTR_RDONLY)
 
 
 def _option(options: str, name: str) -> str:
@@ -316,7 +345,7 @@ def devices(view: _View) -> Iterator[Wall]:
 
 def limits(view: _View) -> Iterator[Wall]:
     """cgroups(7), setrlimit(2)."""
-    found = dict(_limits_of(view))
+    found = _limits_of(view)
     rows = (
         ("memory", "no limit but the machine's: .limits(memory=)"),
         ("swap", "no limit: .limits(memory=, swap=)"),
@@ -328,6 +357,7 @@ def limits(view: _View) -> Iterator[Wall]:
     for name in view.plan.left_out:
         if name not in {*dict(rows), "disk", "devices", "landlock"}:
             yield view.wall(name, False, "", "this host cannot keep it")
+    yield from (Wall(name, stands=True, what=what) for name, what in found.items() if name not in dict(rows))
     bounds = [f"{step.resource} {step.soft}" for step in view.all(steps.SetResourceLimit)]
     yield view.wall("rlimits", bool(bounds), ", ".join(bounds), "the owner's: .rlimit(), .limits(files=)")
 
@@ -340,14 +370,22 @@ _FILES = {
     "pids.max": "pids",
     "cpu.max": "cpus",
     "cpu.cfs_quota_us": "cpus",
+    "memory.high": "memory_high",
+    "cpuset.cpus": "cpuset",
+    "io.max": "io",
 }
 
 
-def _limits_of(view: _View) -> Iterator[tuple[str, str]]:
+def _limits_of(view: _View) -> dict[str, str]:
+    """What is written to bound something, by the name of the limit; a weight bounds nothing."""
+    found: dict[str, str] = {}
     for step in view.all(steps.JoinCgroup):
-        for _, file, text in step.writes:
-            if file in _FILES:
-                yield _FILES[file], f"{file} = {text}"
+        for controller, file, text in step.writes:
+            several = file.startswith(("hugetlb.", "blkio.throttle."))
+            name = controller if several else _FILES.get(file)
+            if name is not None:
+                found[name] = f"{found[name]}; {file} = {text}" if name in found else f"{file} = {text}"
+    return found
 
 
 def processes(view: _View) -> Iterator[Wall]:

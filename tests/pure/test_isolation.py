@@ -10,9 +10,9 @@ from pycontain.sandbox.compile import compile_plan
 from pycontain.sandbox.devices import DEFAULT, with_list
 from pycontain.sandbox.host import HostFacts, IdRange
 from pycontain.sandbox.isolation import isolation_of
-from pycontain.sandbox.limits import NO_CGROUP, Limits, cgroup_of
+from pycontain.sandbox.limits import NO_CGROUP, IoLimit, Limits, cgroup_of
 from pycontain.sandbox.paths import HostPath, RootPath
-from pycontain.sandbox.spec import Mount, Rootfs, SandboxSpec, Tmpfs
+from pycontain.sandbox.spec import Mount, Rootfs, SandboxSpec, Tmpfs, UserNamespace
 
 PLAIN = SandboxSpec(Rootfs((HostPath("/layer"),)), seccomp=bytes(8), hostname="<b>")
 ROOT = HostFacts(landlock=7)
@@ -88,8 +88,36 @@ def test_a_list_of_devices_is_told():
     assert "list" in walls(cgroup=with_list(NO_CGROUP, DEFAULT, 2))["devices"].what
 
 
-def test_a_read_only_mount_is_no_hole():
-    assert walls(mounts=(Mount(HostPath("/a"), RootPath("/a"), read_only=True),))["files of the host"].stands
+READ_ONLY = (Mount(HostPath("/a"), RootPath("/a"), read_only=True),)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_read_only_mount_is_no_hole(own):
+    """Whether it is bound, or cloned by the zygote."""
+    assert walls(mounts=READ_ONLY, userns=UserNamespace(own=own))["files of the host"].stands
+    writable = (attrs.evolve(READ_ONLY[0], read_only=False),)
+    assert not walls(mounts=writable, userns=UserNamespace(own=own))["files of the host"].stands
+
+
+def test_a_read_only_mount_is_one_for_who_may_remount():
+    assert not walls(mounts=READ_ONLY, capabilities=frozenset({"SYS_ADMIN"}))["files of the host"].stands
+
+
+def test_limits_that_few_ask_for_are_walls_where_they_are():
+    limits = Limits(
+        memory_high=6 << 20,
+        cpuset="0",
+        io=(IoLimit("8:0", read_bps=9),),
+        hugetlb=((1 << 21, 0), (1 << 30, 0)),
+    )
+    group = cgroup_of(limits, {"memory": 2, "cpuset": 2, "io": 2, "hugetlb": 2})
+    found = walls(cgroup=group)
+    assert [found[name].what for name in ("memory_high", "cpuset", "io", "hugetlb")] == [
+        "memory.high = 6291456",
+        "cpuset.cpus = 0",
+        "io.max = 8:0 rbps=9",
+        "hugetlb.2MB.max = 0; hugetlb.1GB.max = 0",
+    ]
 
 
 def test_every_wall_has_one_name_and_one_line():
