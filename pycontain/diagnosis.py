@@ -29,6 +29,8 @@ _MACHINES = ("x86_64", "aarch64")
 _ENOUGH_IDS = 65_536  # images use ids up to nobody, 65534
 _ENOUGH_SPACE = 1 << 30
 _EVERY = "every container"
+_SELINUX = "sudo ausearch -m avc -ts recent shows it; inside another container, start that one with --security-opt label=disable"
+_FURTHER = frozenset({"cpuset", "hugetlb", "io"})  # controllers that few limits need
 
 
 class Verdict(enum.Enum):
@@ -216,6 +218,11 @@ def namespaces(found: Findings) -> Check:
             "namespaces", Verdict.MISSING, f"no {lacking}", "the kernel was built without",
             "use a kernel with CONFIG_NAMESPACES and all below it", _EVERY,
         )  # fmt: skip
+    if "time" not in found.namespaces:
+        return Check(
+            "namespaces", Verdict.LIMITED, "no time", "the kernel was built without",
+            "use a kernel with CONFIG_TIME_NS", ".time_offset()",
+        )  # fmt: skip
     return Check("namespaces", Verdict.GOOD, ", ".join(sorted(NAMESPACES)))
 
 
@@ -373,7 +380,12 @@ def control_groups(found: Findings) -> Check:
     """Whether cgroups(7) can limit a container, below the own group."""
     groups = found.cgroups
     usable = ", ".join(sorted(CONTROLLERS & groups.usable))
-    text = f"{groups.layout.value}: {usable or 'none usable'}"
+    more = ", ".join(sorted(_FURTHER & groups.usable))
+    text = f"{groups.layout.value}: {usable or 'none usable'}{more and f' ({more} too)'}"
+    if groups.usable >= CONTROLLERS and not groups.swap:
+        because, fix = "this host swaps, and the kernel does not count what", "boot with swapaccount=1"
+        needed_for = "limits on swap, and so .untrusted()"
+        return Check("control groups", Verdict.LIMITED, text, because, fix, needed_for)
     if groups.usable >= CONTROLLERS:
         where = (
             f"in a scope that systemd makes below {groups.scope}" if groups.scope else f"below {groups.own}"
@@ -389,21 +401,37 @@ def control_groups(found: Findings) -> Check:
 
 
 def _cgroup_fix(found: Findings, *, closed: bool) -> str:
-    if found.cgroups.layout is CgroupLayout.NONE:
+    groups = found.cgroups
+    if groups.layout is CgroupLayout.NONE:
         return "sudo mount -t cgroup2 none /sys/fs/cgroup"
-    if found.privileged:
-        if closed:
-            return "mount the hierarchy writable; inside another container, start that one with --privileged"
+    if found.privileged and not closed:
         return "boot with cgroup_enable=memory, on a kernel with CONFIG_MEMCG, CONFIG_CGROUP_PIDS, CONFIG_CFS_BANDWIDTH"
-    if found.cgroups.layout is not CgroupLayout.V2:
+    if found.privileged and (groups.layout is not CgroupLayout.V2 or not groups.writable):
+        return "mount the hierarchy writable; inside another container, start that one with --privileged"
+    if groups.layout is not CgroupLayout.V2:
         return "boot with systemd.unified_cgroup_hierarchy=1, or use root: v1 cannot be delegated safely"
     if closed:
-        return "systemd-run --user --scope -p Delegate=yes -- PROGRAM"
+        return _own_group(found)
     return (
         "sudo mkdir -p /etc/systemd/system/user@.service.d && "
         "printf '[Service]\\nDelegate=cpu memory pids\\n' | sudo tee /etc/systemd/system/user@.service.d/delegate.conf "
         "&& sudo systemctl daemon-reload, then log in again"
     )
+
+
+def _own_group(found: Findings) -> str:
+    """How a program comes to be alone in a group of v2, and the group to belong to its user."""
+    user = "" if found.privileged else "--user "
+    if not found.cgroups.systemd:
+        owner = f" && chown -R {found.subordinate.user} pycontain" if user else ""
+        return (
+            f"sudo sh -c 'cd /sys/fs/cgroup && echo +cpu +memory +pids >cgroup.subtree_control && mkdir pycontain{owner}'; "
+            "sh -c 'echo $$ | sudo tee /sys/fs/cgroup/pycontain/cgroup.procs && exec PROGRAM'"
+        )
+    if not found.cgroups.bus:
+        package = "dbus-user-session" if user else "dbus"
+        return f"sudo apt install {package}, and log in again: then systemd can be asked for a group"
+    return f"systemd-run {user}--scope -p Delegate=yes -- PROGRAM"
 
 
 # --- walls ---------------------------------------------------------------------------------------------------
@@ -449,7 +477,7 @@ def security_modules(found: Findings) -> Check:
         return Check(name, Verdict.LIMITED, text, because, fix, _EVERY)
     if found.trial.seconds is None and modules.selinux_enforces:
         because = "SELinux may forbid what a container needs"
-        return Check(name, Verdict.LIMITED, text, because, "sudo ausearch -m avc -ts recent shows it", _EVERY)
+        return Check(name, Verdict.LIMITED, text, because, _SELINUX, _EVERY)
     return Check(name, Verdict.GOOD, text)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pycontain.kernel import landlock, syscalls
-from pycontain.runtime import engine, probe
+from pycontain.runtime import engine, probe, systemd
 from pycontain.sandbox.host import CgroupLayout, HostFacts
 from pycontain.store.folder import default_path
 
@@ -70,7 +70,8 @@ class Cgroups:
     """The control groups of this process: the controllers ``present`` here, and those ``usable`` for groups that it makes.
 
     ``own`` is the directory of its group; with several hierarchies, of one that takes no groups if there is such a one.
-    ``scope`` is where systemd would make a scope for them, if that is what it takes.
+    ``scope`` is where systemd would make a scope for them, if that is what it takes; ``systemd`` says whether it runs, ``bus``
+    whether there is a socket at which it can be asked. ``swap``: where the host swaps, it is counted too.
     """
 
     layout: CgroupLayout = CgroupLayout.V2
@@ -78,6 +79,10 @@ class Cgroups:
     present: frozenset[str] = CONTROLLERS
     usable: frozenset[str] = CONTROLLERS
     scope: str = ""
+    writable: bool = True
+    systemd: bool = True
+    bus: bool = True
+    swap: bool = True
 
 
 @attrs.frozen
@@ -249,7 +254,7 @@ class _Hierarchy:
 def probe_cgroups() -> Cgroups:
     """What the own groups offer; see cgroups(7)."""
     texts = (probe.read_setting(f"/proc/self/{name}") or "" for name in ("mountinfo", "cgroup"))
-    layout, own, present, usable = probe.cgroup_layout(), "", set[str](), set[str]()
+    layout, own, present, usable, swap = probe.cgroup_layout(), "", set[str](), set[str](), True
     for hierarchy in parse_hierarchies(*texts):
         if hierarchy.directory is None:
             present |= hierarchy.controllers
@@ -260,7 +265,17 @@ def probe_cgroups() -> Cgroups:
             takes = _takes_children(hierarchy.directory)
             usable |= names if takes else set()
             own = own if own and takes else hierarchy.directory
-    return Cgroups(layout, own, frozenset(present), frozenset(usable))
+            swap = swap and ("memory" not in names or _counts_swap(hierarchy.directory))
+    return Cgroups(
+        layout,
+        own,
+        frozenset(present),
+        frozenset(usable),
+        writable=os.access(own, os.W_OK),
+        systemd=os.path.isdir("/run/systemd/system"),  # sd_booted(3)
+        bus=systemd.has_bus(),
+        swap=swap,
+    )
 
 
 def offered(groups: Cgroups, access: Access) -> Cgroups:
@@ -306,6 +321,18 @@ def _takes_children(directory: str) -> bool:
     os.rmdir(child)
     control = f"{directory}/cgroup.subtree_control"
     return not os.path.exists(control) or os.access(control, os.W_OK)
+
+
+def _counts_swap(directory: str) -> bool:
+    """Whether there is a limit on swap beside that on memory, in the group or one below; so there is where nothing swaps."""
+    if len((probe.read_setting("/proc/swaps") or "").splitlines()) < 2:  # proc_swaps(5): a heading alone
+        return True
+    groups = [directory, *(entry.path for entry in os.scandir(directory) if entry.is_dir())]
+    pairs = (("memory.max", "memory.swap.max"), ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"))
+    with_memory = [
+        (group, swap) for group in groups for memory, swap in pairs if os.path.exists(f"{group}/{memory}")
+    ]
+    return not with_memory or any(os.path.exists(f"{group}/{swap}") for group, swap in with_memory)
 
 
 # --- the rest -------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ class Manager:
         """The one that answers, with its controllers in the v2 hierarchy at *mount*; None when none does. Changes nothing."""
         busctl = probe.find_program("busctl")
         which = "--system" if os.geteuid() == 0 else "--user"
-        if not busctl or not _has_bus(which) or os.stat("/proc/self/ns/pid").st_ino != _FIRST_PID_NAMESPACE:
+        if not busctl or not has_bus() or os.stat("/proc/self/ns/pid").st_ino != _FIRST_PID_NAMESPACE:
             return None
         answer = _ask(busctl, which, "get-property", *_OBJECT, "ControlGroup")  # s "/user.slice/…"
         if not answer.startswith("s "):
@@ -79,9 +79,9 @@ class Manager:
             time.sleep(_PAUSE)
 
 
-def _has_bus(which: str) -> bool:
+def has_bus() -> bool:
     """Whether there is a socket at which busctl(1) looks."""
-    if which == "--system":
+    if os.geteuid() == 0:
         return "DBUS_SYSTEM_BUS_ADDRESS" in os.environ or os.path.exists("/run/dbus/system_bus_socket")
     folder = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     return "DBUS_SESSION_BUS_ADDRESS" in os.environ or os.path.exists(f"{folder}/bus")

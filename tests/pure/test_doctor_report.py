@@ -98,6 +98,11 @@ def test_a_namespace_that_the_kernel_lacks_is_named():
     assert check("namespaces", namespaces=HEALTHY.namespaces - {"cgroup"}).found == "no cgroup"
 
 
+def test_without_time_namespaces_the_clocks_cannot_be_shifted():
+    found = check("namespaces", namespaces=HEALTHY.namespaces - {"time"})
+    assert (found.verdict, found.needed_for) == (Verdict.LIMITED, ".time_offset()")
+
+
 def test_a_switch_is_no_obstacle_when_a_container_has_started():
     """An AppArmor profile may allow what the switch forbids to others."""
     assert check("user namespaces", obstacles=(APPARMOR,)).ok
@@ -239,6 +244,41 @@ def test_v2_without_delegation_is_well_where_systemd_gives_a_scope():
     assert "in a scope that systemd makes below /sys/fs/cgroup/m" in found.found
 
 
+CROWDED = Cgroups(own="/sys/fs/cgroup/login", usable=frozenset())
+
+
+def test_v2_without_a_bus_has_nobody_to_ask_for_a_scope():
+    found = check("control groups", cgroups=attrs.evolve(CROWDED, bus=False))
+    assert found.fix.startswith("sudo apt install dbus-user-session")
+
+
+def test_v2_without_systemd_is_given_a_group_by_root():
+    """Where the program then is alone."""
+    found = check("control groups", cgroups=attrs.evolve(CROWDED, systemd=False, bus=False))
+    assert "chown -R user pycontain" in found.fix
+    assert found.fix.endswith("exec PROGRAM'")
+
+
+def test_root_in_a_group_with_others_needs_another_and_no_remount():
+    for groups, fix in (
+        (CROWDED, "systemd-run --scope -p Delegate=yes -- PROGRAM"),
+        (attrs.evolve(CROWDED, systemd=False), "sudo sh -c 'cd /sys/fs/cgroup"),
+    ):
+        found = judge(attrs.evolve(ROOT, cgroups=groups))["control groups"]
+        assert found.fix.startswith(fix)
+        assert "chown" not in found.fix
+
+
+def test_controllers_that_few_limits_need_are_named_when_they_are_there():
+    further = CONTROLLERS | {"io", "cpuset", "freezer"}
+    assert "(cpuset, io too)" in check("control groups", cgroups=Cgroups(usable=further)).found
+
+
+def test_swap_that_is_not_counted_is_a_limit():
+    found = check("control groups", cgroups=Cgroups(swap=False))
+    assert (found.verdict, found.fix) == (Verdict.LIMITED, "boot with swapaccount=1")
+
+
 def test_v2_with_some_controllers_delegated_names_the_others():
     some = frozenset({"memory", "pids"})
     found = check("control groups", cgroups=Cgroups(present=some, usable=some))
@@ -257,7 +297,7 @@ def test_no_control_groups_are_mounted():
 
 
 def test_root_with_a_read_only_hierarchy_is_told_to_mount_it_writable():
-    closed = Cgroups(usable=frozenset())
+    closed = Cgroups(usable=frozenset(), writable=False)
     assert "writable" in judge(attrs.evolve(ROOT, cgroups=closed))["control groups"].fix
 
 
