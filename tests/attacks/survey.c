@@ -1,6 +1,6 @@
 /* Makes every system call with arguments that mean nothing, and prints what the kernel answers.
  *
- *     survey ABI FIRST LAST ARGUMENT      ABI is x86_64, x32 or i386
+ *     survey ABI FIRST LAST ARGUMENT      ABI is x86_64, x32 or i386, and the one it was compiled for on other machines
  *
  * One line for each call, "NUMBER RESULT": the errno, 0 for success, "ended" when the process that made it did not live
  * to tell, "waits" when it was still at it after a while. Each call is made in a process of its own.
@@ -23,7 +23,8 @@
 #define ENDED 100000
 #define WAITS 100001
 
-static inline long call_64(long number, long argument)
+#if defined(__x86_64__)
+static inline long call(long number, long argument)
 {
 	register long r10 __asm__("r10") = argument, r8 __asm__("r8") = argument, r9 __asm__("r9") = argument;
 	long result;
@@ -42,6 +43,27 @@ static inline long call_32(long number, long argument)
 		: "r8", "r9", "r10", "r11", "memory");
 	return (int)result;
 }
+#elif defined(__aarch64__)
+static inline long call(long number, long argument)
+{
+	register long x8 __asm__("x8") = number, x0 __asm__("x0") = argument, x1 __asm__("x1") = argument;
+	register long x2 __asm__("x2") = argument, x3 __asm__("x3") = argument;
+	register long x4 __asm__("x4") = argument, x5 __asm__("x5") = argument;
+	__asm__ volatile("svc #0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
+	return x0;
+}
+#define call_32 call
+#elif defined(__arm__)
+static inline long call(long number, long argument)
+{
+	register long r7 __asm__("r7") = number, r0 __asm__("r0") = argument, r1 __asm__("r1") = argument;
+	register long r2 __asm__("r2") = argument, r3 __asm__("r3") = argument;
+	register long r4 __asm__("r4") = argument, r5 __asm__("r5") = argument;
+	__asm__ volatile("svc #0" : "+r"(r0) : "r"(r7), "r"(r1), "r"(r2), "r"(r3), "r"(r4), "r"(r5) : "memory");
+	return r0;
+}
+#define call_32 call
+#endif
 
 int main(int argc, char **argv)
 {
@@ -60,11 +82,11 @@ int main(int argc, char **argv)
 		if (child == 0) {
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			pid_t self = getpid();
-			long result = is_32 ? call_32(number, argument) : call_64(number | offset, argument);
+			long result = is_32 ? call_32(number, argument) : call(number | offset, argument);
 			/* A new process, of fork(2) or one like it: its parent has the answer. */
-			if (call_64(SYS_getpid, 0) == self)
+			if (call(SYS_getpid, 0) == self)
 				answer[0] = result < 0 && result > -4096 ? -result : 0;
-			call_64(SYS_exit_group, 0);
+			call(SYS_exit_group, 0);
 		}
 		int pidfd = syscall(SYS_pidfd_open, child, 0);
 		struct pollfd ends = {pidfd, POLLIN, 0};

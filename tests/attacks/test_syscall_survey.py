@@ -6,13 +6,15 @@ import os
 import shutil
 import subprocess
 from collections import Counter
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import pytest
 from seccomp_machine import meaning, names_by_number
 
 from pycontain import Container
-from pycontain.kernel.syscall_tables import Abi, numbers_of
+from pycontain.kernel.syscall_tables import ARM_PRIVATE, Abi, numbers_of
 from pycontain.runtime import engine as engines
 from pycontain.sandbox import capabilities
 from pycontain.sandbox.seccomp import Action, Answer, parse_profile, resolve
@@ -20,8 +22,12 @@ from pycontain.sandbox.seccomp_default import default_profile
 from pycontain.sandbox.single_id import IDENTITIES, OWNERS
 
 HERE = Path(__file__).parent
-LAST = 700  # the highest number of all tables is below
-ABIS = {"x86_64": Abi.X86_64, "x32": Abi.X32, "i386": Abi.I386}
+# By machine: each ABI, and what compiles a program that can call by it.
+COMPILERS = {
+    "x86_64": dict.fromkeys(("x86_64", "x32", "i386"), ("gcc", "-mno-red-zone")),
+    "aarch64": {"aarch64": ("gcc",), "arm": ("arm-linux-gnueabihf-gcc", "-marm")},
+}.get(os.uname().machine, {})
+ABIS = {name: Abi[name.upper()] for name in COMPILERS}
 CASES = Path(os.environ.get("PYCONTAIN_CASES", HERE.parents[2] / "shared/cases")) / "seccomp_default.json"
 ALLOW = Answer(Action.ALLOW).returns
 # Of i386 one number for many calls, told apart by an argument; and one whose result, an address, may look like an errno.
@@ -29,21 +35,23 @@ NOT_TOLD = {"socketcall", "ipc", "brk"}
 # kernel/seccomp.c lets these pass whatever a filter says (Linux 6.14 and 6.18); from here they do nothing.
 NOT_FILTERED = {"uretprobe", "uprobe"}
 
-pytestmark = [
-    pytest.mark.skipif(
-        os.uname().machine != "x86_64", reason="the survey is written for x86_64 and its 32-bit ABIs"
-    ),
-    pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc"),
-]
+pytestmark = pytest.mark.skipif(not ABIS, reason="the survey is not written for this machine")
 
 
 @pytest.fixture(scope="module")
 def survey(tmp_path_factory):
-    """The program, static, so that it runs in any image."""
-    program = tmp_path_factory.mktemp("survey") / "survey"
-    flags = ("-O1", "-Wall", "-Wextra", "-Werror", "-mno-red-zone", "-static")
-    subprocess.run(["gcc", *flags, "-o", program, HERE / "survey.c"], check=True)
-    return program
+    """The name of an ABI → the program for it, static, so that it runs in any image."""
+    folder = tmp_path_factory.mktemp("survey")
+
+    @cache
+    def compiled(compiler, *options):
+        if shutil.which(compiler) is None:
+            pytest.skip(f"needs {compiler}")
+        flags = ("-O1", "-Wall", "-Wextra", "-Werror", "-static", *options)
+        subprocess.run([compiler, *flags, "-o", folder / compiler, HERE / "survey.c"], check=True)
+        return folder / compiler
+
+    return lambda name: compiled(*COMPILERS[name])
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +64,23 @@ def policy():
     )
 
 
-def ask(survey, container, abi, argument):
+def numbers(abi):
+    """What is tried: the highest number of all tables is below 700, but Arm has some of its own far above."""
+    return [range(701), *[range(ARM_PRIVATE, ARM_PRIVATE + 8)] * (abi is Abi.ARM)]
+
+
+def ask(survey, container, name, argument):
     """Number → how the call ended, inside *container*."""
-    done = container.mount(survey, "/survey", read_only=True).run("/survey", abi, "0", str(LAST), argument)
-    assert done.ok, done.stderr
-    found = dict(line.split() for line in done.stdout.splitlines())
-    assert len(found) == LAST + 1
-    return {int(number): answer for number, answer in found.items()}
+    found = {}
+    for part in numbers(ABIS[name]):
+        done = container.mount(survey(name), "/survey", read_only=True).run(
+            "/survey", name, str(part[0]), str(part[-1]), argument
+        )
+        assert done.ok, done.stderr
+        lines = (line.split() for line in done.stdout.splitlines())
+        found |= {int(number): answer for number, answer in lines}
+    assert list(found) == [*chain(*numbers(ABIS[name]))]
+    return found
 
 
 def was_let_through(name, answer, bare):
@@ -80,14 +98,14 @@ def test_the_syscall_survey_equals_the_profile(survey, policy, name, argument):
     if set(bare.values()) == {"ended"}:
         pytest.skip(f"this kernel has no {name}")
     answers = ask(survey, Container("host:"), name, argument)
-    width = 0xFFFFFFFF if abi is Abi.I386 else 0xFFFFFFFF_FFFFFFFF
+    width = 0xFFFFFFFF if abi in {Abi.I386, Abi.ARM} else 0xFFFFFFFF_FFFFFFFF
     args = (int(argument) & width,) * 6
     names = names_by_number(abi)
     # Where one id is mapped these claim to have been done, for the sake of package managers.
     pretended = {*OWNERS, *IDENTITIES} if engines.engine().facts.single_id else set()
     wrong, seen = [], Counter()
-    for number in range(LAST + 1):
-        call, answer = names.get(number + abi.first_number), answers[number]
+    for number, answer in answers.items():
+        call = names.get(number + abi.first_number)
         if call in NOT_TOLD:
             continue
         wanted = meaning(policy, abi, number + abi.first_number, args)
@@ -104,8 +122,7 @@ def test_the_syscall_survey_equals_the_profile(survey, policy, name, argument):
 
 def test_the_survey_without_a_filter_is_another_one(survey, policy):
     """It could tell: without a filter some call that the profile refuses ends otherwise."""
-    bare = ask(survey, Container("host:").seccomp("unconfined"), "x86_64", "0")
-    refused = [
-        number for number in numbers_of(Abi.X86_64).values() if meaning(policy, Abi.X86_64, number) != ALLOW
-    ]
+    name, abi = next(iter(ABIS.items()))
+    bare = ask(survey, Container("host:").seccomp("unconfined"), name, "0")
+    refused = [number for number in numbers_of(abi).values() if meaning(policy, abi, number) != ALLOW]
     assert sum(bare[number] not in {str(errno.EPERM), str(errno.ENOSYS)} for number in refused) > 20
