@@ -2,6 +2,7 @@
 # make test     what CI runs
 # make attacks  the attacks alone, each in a jail
 # make machines chosen tests in virtual machines, where there is a program to boot them
+# make aarch64  chosen tests on an emulated machine of that kind; on demand, for it takes most of an hour
 # make bench    how fast it is on this machine
 # make clean    removes what these have made in this folder
 
@@ -18,7 +19,7 @@ endif
 # One failure does not hide the next.
 MAKEFLAGS += --keep-going
 
-.PHONY: demo test lint format types $(RINGS) $(ATTACKERS) bench setup clean
+.PHONY: demo test lint format types $(RINGS) $(ATTACKERS) aarch64 bench setup clean
 
 demo: setup
 	$(PYTHON) .ci/demo.py
@@ -62,6 +63,10 @@ attacks-single: setup
 # Says so where nothing boots a virtual machine.
 machines: setup
 	.ci/vm-tests
+
+aarch64: setup
+	.ci/apt-packages aarch64
+	.ci/aarch64 .ci/aarch64-tests
 
 bench: setup
 	$(PYTHON) -m benchmarks

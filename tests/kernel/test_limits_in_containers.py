@@ -215,7 +215,7 @@ def test_huge_pages_are_limited():
     assert box.run("true").ok
     assert "hugetlb.2MB." in str(box.plan("true"))
     with pytest.raises(HostUnsupported, match="huge pages of this size"):
-        Container("host:").limits(hugetlb={"64k": "4M"}).run("true")
+        Container("host:").limits(hugetlb={"128k": "4M"}).run("true")
 
 
 def test_files_are_a_limit_on_each_process(host):
