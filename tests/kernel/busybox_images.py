@@ -78,9 +78,10 @@ def layers_of(made):
 
 
 def index_of(images):
-    """An index of images by platform."""
+    """An index of images by platform; only a text is brought into its normal form."""
     listed = tuple(
-        attrs.evolve(made.descriptor, platform=Platform.parse(platform)) for platform, made in images.items()
+        attrs.evolve(made.descriptor, platform=Platform.parse(key) if isinstance(key, str) else key)
+        for key, made in images.items()
     )
     content = Index(listed).encode()
     blobs = {Digest.of(content): content}

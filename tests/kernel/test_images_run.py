@@ -375,6 +375,16 @@ def layout(tmp_path, base):
     return write_layout(tmp_path / "layout", **{"12": image(base), "13": other})
 
 
+def test_a_layout_of_several_platforms_is_searched_for_this_machine(store, tmp_path, base):
+    """Docker names its variants: what others call linux/arm64 is linux/arm64/v8, and 32-bit Arm comes in several."""
+    wrong = image(layer(root(File("wrong"))))
+    own = attrs.evolve(HERE, variant={"arm64": "v8"}.get(HERE.architecture, ""))
+    others = {"amd64": "linux/arm64", "arm64": "linux/amd64"}[HERE.architecture], "linux/arm/v7", "linux/386"
+    several = index_of({**dict.fromkeys(others, wrong), own: image(base)})
+    layout = write_layout(tmp_path / "layout", several=several)
+    assert Container(f"oci:{layout}:several").run("cat", "/etc/version").stdout == "12\n"
+
+
 def test_an_oci_layout_runs(store, layout):
     assert Container(f"oci:{layout}:12").run("cat", "/etc/version").stdout == "12\n"
     assert Container(f"oci:{layout}:13").run("cat", "/etc/version").stdout == "13\n"
