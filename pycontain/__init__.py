@@ -7,6 +7,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # importing typing would cost the zygote 6 ms and 1 MB
 if TYPE_CHECKING:
+    from pycontain.changes import Change, ChangeKind
     from pycontain.container import Container
     from pycontain.diagnosis import doctor
     from pycontain.filecopy import Copied
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Change": "pycontain.changes",
+    "ChangeKind": "pycontain.changes",
     "Completed": "pycontain.process",
     "Container": "pycontain.container",
     "Copied": "pycontain.filecopy",
@@ -51,6 +54,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "Change",
+    "ChangeKind",
     "Completed",
     "Container",
     "Copied",

@@ -289,7 +289,7 @@ class Image(StoredImage):
             for archived in archive.images:
                 found = read_documents(store, lease, archive, archived.descriptor, wanted)
                 bring(store, archive, found, Reporter())
-                for name in archived.references or (_name_of(found),):
+                for name in archived.references or (name_of(found),):
                     store.names.set(name, found.descriptor, index=found.index)
                     loaded.append(_image(found, store, name))
         return tuple(loaded)
@@ -341,7 +341,7 @@ class Image(StoredImage):
                 config or ExecutionParameters(),
                 platform_of(platform),
             )
-            name = Reference.parse(tag) if tag else _name_of(found)
+            name = Reference.parse(tag) if tag else name_of(found)
             store.names.set(name, found.descriptor)
         return _image(found, store, name)
 
@@ -514,7 +514,8 @@ def _names_by_content(images: Iterable[Image]) -> list[tuple[Found, tuple[Refere
     return [(found, tuple(named)) for found, named in names.values()]
 
 
-def _name_of(found: Found) -> Reference:
+def name_of(found: Found) -> Reference:
+    """The name of an image that nobody gave one."""
     return Reference(*_UNNAMED, None, found.descriptor.digest)
 
 

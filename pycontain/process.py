@@ -26,11 +26,13 @@ from pycontain.sandbox.size import parse_size
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import IO
 
+    from pycontain.changes import Change, WritableLayer
     from pycontain.container import Container, ContainerSpec
     from pycontain.files import Files
+    from pycontain.image import Image
     from pycontain.logs import LogLine, Moment
     from pycontain.popen import Plumbing, Process, Redirection
     from pycontain.resources import ProcessStatus, Resources, Stats
@@ -782,6 +784,48 @@ class Running:
                     self._watched.done,
                 )
             return self._files
+
+    def diff(self) -> tuple[Change, ...]:
+        """What the container has written to its root: each path that is added, modified or deleted, sorted.
+
+        What is mounted, its tmpfs, secrets and files that were injected are no part of it, nor are the image's volumes.
+        """
+        return self._layer().changes()
+
+    def commit(
+        self,
+        tag: str | None = None,
+        *,
+        message: str = "",
+        author: str = "",
+        changes: Iterable[str] = (),
+        pause: bool | None = None,
+    ) -> Image:
+        """Make an image of the container's, with what it has written as one more layer; *tag* names it.
+
+        What was mounted or injected is not in it, nor is the container's own environment. *changes* are instructions as
+        ``'CMD ["python3", "app.py"]'`` or ``"ENV A=b"``: also ENTRYPOINT, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME and WORKDIR.
+        *pause*: whether the container stands still meanwhile; None, where the host can have that. Of ``rootfs:`` an image
+        is made first; ``host:`` has no layers, and raises :class:`ImageError`.
+        """
+        from pycontain.changes import commit  # noqa: PLC0415 - as above
+
+        return commit(
+            self, self._layer(), tag=tag, message=message, author=author, changes=changes, pause=pause
+        )
+
+    def _layer(self) -> WritableLayer:
+        from pycontain.changes import WritableLayer  # noqa: PLC0415 - as above
+
+        prepared, watched = self._prepared, self._watched
+        return WritableLayer(
+            prepared.engine,
+            self.id,
+            self.name,
+            prepared.compiled,
+            self.files,
+            lambda: watcher().open_layer(watched),
+        )
 
     # --- more commands ----------------------------------------------------------------------------------
 

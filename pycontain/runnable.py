@@ -270,7 +270,8 @@ def platform_of(text: str | None) -> Platform:
 def _runnable(store: Store, found: Found, engine: Engine, unpacking: Unpacking) -> RunnableImage:
     trees = store.snapshots(unpacking.kind).mounts(found.chain_ids).lowerdirs
     top, *below = trees or (engine.new_tree(),)  # FROM scratch, and nothing more
-    return with_parameters(RunnableImage(_tree(top, engine.facts, *below)), found.config.config)
+    image = RunnableImage(_tree(top, engine.facts, *below), stored=StoredSource(found, store.path))
+    return with_parameters(image, found.config.config)
 
 
 def with_parameters(image: RunnableImage, said: ExecutionParameters) -> RunnableImage:

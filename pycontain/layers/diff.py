@@ -27,7 +27,7 @@ from pycontain.layers.entries import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from io import FileIO
 
     from pycontain.layers.entries import Xattrs
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     Contents = tuple[Entry, Iterable[bytes]]
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_AT_ONCE = os.O_NONBLOCK | os.O_NOCTTY  # a fifo may have taken the file's place just now
 _CHUNK = 256 << 10
 
 _KINDS = {
@@ -57,12 +58,15 @@ def diff(
     whiteouts: Whiteouts = Whiteouts.OVERLAY,
     include_root: bool = False,
     newest: int | None = None,
+    leave_out: Callable[[bytes], bool] = lambda _: False,
+    any_name: bool = False,
 ) -> Iterator[Contents]:
     """Give the layer that the tree below *upper*, an open directory or a path, is: sorted entries with their content.
 
     *whiteouts* says by which markers the tree tells what it hides; with ``REMOVE`` it tells nothing, and the layer is
     the whole tree. *include_root* adds an entry for the root itself, which an upper directory has for no reason of its
-    own. No time will be later than *newest* (nanoseconds), so that a build can be repeated.
+    own. No time will be later than *newest* (nanoseconds), so that a build can be repeated. A path of which *leave_out*
+    is true is not in it, nor what is below. With *any_name* a file whose name no layer can hold is given all the same, for one who only looks.
 
     Each content has to be taken before the next entry, and is closed then. The tree must not change meanwhile; a file that does is found
     out by :func:`~pycontain.layers.encode.encode`. :class:`LayerError` for what cannot be read,
@@ -71,7 +75,7 @@ def diff(
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     with _explained(b""):
         top = os.open(".", flags, dir_fd=upper) if isinstance(upper, int) else os.open(upper, flags)
-    walk = _Walk(whiteouts, newest)
+    walk = _Walk(whiteouts, newest, leave_out, any_name=any_name)
     try:
         if include_root:
             yield walk.entry(b"", os.fstat(top), walk.xattrs(top, b"")), ()
@@ -93,7 +97,16 @@ class _Level:
 class _Walk:
     """A walk through one tree, depth first; without recursion, since a payload chooses the depth."""
 
-    def __init__(self, whiteouts: Whiteouts, newest: int | None) -> None:
+    def __init__(
+        self,
+        whiteouts: Whiteouts,
+        newest: int | None,
+        leave_out: Callable[[bytes], bool],
+        *,
+        any_name: bool,
+    ) -> None:
+        self._leave_out = leave_out
+        self._any_name = any_name
         self._overlay = whiteouts is not Whiteouts.REMOVE
         self._prefix = whiteouts.value
         self._newest = newest
@@ -122,8 +135,10 @@ class _Walk:
                 continue
             name, found = level.names.pop()
             path = level.path + b"/" + name if level.path else name
+            if self._leave_out(path):
+                continue
             with _explained(path):
-                if name.startswith(WHITEOUT_PREFIX):
+                if name.startswith(WHITEOUT_PREFIX) and not self._any_name:
                     raise _unsupported(path, "its name would be read as a whiteout")
                 yield from self._one(level, name, path, found)
 
@@ -148,7 +163,7 @@ class _Walk:
             )
         elif stat.S_ISREG(found.st_mode):
             # A file object, since a number that is closed too early may soon name another file.
-            with open(os.open(name, _OPEN, dir_fd=level.fd), "rb", buffering=0) as file:
+            with open(_open_file(name, level.fd, found, path), "rb", buffering=0) as file:
                 yield self.entry(path, found, self.xattrs(file.fileno(), path)), _chunks(file, path)
         elif stat.S_ISLNK(found.st_mode):
             yield attrs.evolve(self.entry(path, found), target=os.readlink(name, dir_fd=level.fd)), ()
@@ -188,6 +203,20 @@ class _Walk:
 
 def _whiteout(directory: bytes, name: bytes) -> Entry:
     return Entry(directory + b"/" + name if directory else name, Kind.FILE)
+
+
+def _open_file(name: bytes, folder: int, found: os.stat_result, path: bytes) -> int:
+    """Open what was *found* there, and nothing that has taken its place."""
+    fd = os.open(name, _OPEN | _AT_ONCE, dir_fd=folder)
+    now = os.fstat(fd)
+    # A number may be used again, so the type counts too.
+    if not os.path.samestat(now, found) or not stat.S_ISREG(now.st_mode):
+        os.close(fd)
+        where = printable(path)
+        raise LayerError(
+            f"{where!r} was replaced while it was read", path=where, hint="try again when nobody writes there"
+        )
+    return fd
 
 
 def _chunks(file: FileIO, path: bytes) -> Iterator[bytes]:

@@ -253,6 +253,8 @@ def live(
                 perform.perform(prefix, child, 1, profile)
                 done = len(prefix)
             perform.perform(marshal.loads(task.steps), child, 0, profile, done)
+            if child.layer >= 0:
+                _show_layer(child, told=bool(options & NOTIFY))
             _, _, argv, env, init = task.execute
             os.umask(0o022)
             syscalls.close_range(_LINE, _LINE)
@@ -299,6 +301,16 @@ def _refused_by(group: Group, task: Task) -> perform.StepRefused | None:
 
 def _tell(*message: Any) -> None:
     os.write(_CHANNEL, marshal.dumps(message))
+
+
+def _show_layer(child: perform.Child, *, told: bool) -> None:
+    """Give the owner of a container that stays the directory which nobody else could find any more."""
+    if told:
+        channel = socket.socket(fileno=_CHANNEL)
+        socket.send_fds(channel, [marshal.dumps(("layer",))], [child.layer])
+        channel.detach()
+    os.close(child.layer)
+    child.layer = -1
 
 
 def _arrange_descriptors(

@@ -72,7 +72,7 @@ class Exchange:
         sinks: tuple[Sink, Sink] | None = None,
     ) -> None:
         self.streams: dict[int, Sink] = {}
-        self.stdin = self.pidfd = -1
+        self.stdin = self.pidfd = self.layer = -1
         self._input = memoryview(input_ or b"")
         self.stdout, self.stderr = sinks or (Sink(limit), Sink(limit))
         self.options = options
@@ -184,9 +184,12 @@ class Exchange:
                 self.lost = True
             self._finish()
             return
-        if fds:
+        kind, *content = marshal.loads(packet)
+        if kind == "layer" and fds:
+            self.layer = fds[0]
+        elif fds:
             self.pidfd = fds[0]
-        self._hear(*marshal.loads(packet))
+        self._hear(kind, *content)
 
     def _hear(self, kind: str, *content: Any) -> None:
         match kind:
@@ -238,13 +241,13 @@ class Exchange:
         """Let go of everything; a container that still runs is killed by that. Safe to repeat."""
         self.channel.close()
         self._far.close()
-        for fd in (*self.streams, *self._given, self.stdin, self.pidfd):
+        for fd in (*self.streams, *self._given, self.stdin, self.pidfd, self.layer):
             if fd >= 0:
                 with contextlib.suppress(OSError):
                     os.close(fd)
         self.streams.clear()
         self._given.clear()
-        self.stdin = self.pidfd = -1
+        self.stdin = self.pidfd = self.layer = -1
 
     def abandon(self) -> None:
         """The same, in the child of a fork: the parent's container lives on."""

@@ -29,6 +29,7 @@ request                                        answer
 ``symlink path target uid gid times``          the link is there, in one instant
 ``settle path mode uid gid times``             a directory's attributes are set
 ``remove path recursive``                      it is gone; nothing that is mounted below is touched
+``mounts``                                     the paths at which something is mounted
 =============================================  ===========================================================
 """
 
@@ -457,6 +458,12 @@ class Inside:
             os.close(parent)
         return (), -1
 
+    def mounts(self) -> Answer:
+        """Where something is mounted, proc_pid_mountinfo(5): of this namespace, since it is our own entry."""
+        fd = os.open("../mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=_OWN_FDS)
+        with open(fd, "rb") as file:
+            return tuple(_unescaped(line.split(b" ")[4]) for line in file), -1
+
 
 _ACTS: dict[str, Callable[..., Answer]] = {
     "open": Inside.open,
@@ -469,11 +476,19 @@ _ACTS: dict[str, Callable[..., Answer]] = {
     "symlink": Inside.symlink,
     "settle": Inside.settle,
     "remove": Inside.remove,
+    "mounts": Inside.mounts,
 }
 
 
 def _plain(status: os.stat_result, target: bytes = b"") -> tuple[Any, ...]:
     return *(getattr(status, name) for name in _STATUS), target
+
+
+def _unescaped(path: bytes) -> bytes:
+    """proc_pid_mountinfo(5): a blank, a tab, a newline and a backslash are a backslash and three octal digits."""
+    for octal in (b"\\040", b"\\011", b"\\012", b"\\134"):
+        path = path.replace(octal, bytes([int(octal[1:], 8)]))
+    return path
 
 
 def _require_regular(mode: int) -> None:

@@ -64,6 +64,7 @@ class Child:
         self.files = -1
         self.trees: list[int] = []  # what the zygote has cloned, by number; -1 when it is attached and closed
         self.installed = 0
+        self.layer = -1  # the upper directory, where it is in a file system of the container's own
         self.kernel_devices: set[int] = set()  # st_dev of the /proc and /sys that we mounted
         self.has_input = False
         self.secrets: list[int] = []
@@ -219,6 +220,7 @@ def mount_layer(child: Child, options: str) -> None:
     syscalls.mount("tmpfs", child.folder, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, options)
     os.mkdir(f"{child.folder}/upper", 0o755)
     os.mkdir(f"{child.folder}/work", 0o755)
+    child.layer = os.open(f"{child.folder}/upper", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def mount_overlay(

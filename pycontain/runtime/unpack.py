@@ -11,6 +11,7 @@ for each of them: 30 ms once, and 3 ms for each layer.
 from __future__ import annotations
 
 import errno
+import fcntl
 import marshal
 import os
 import signal
@@ -18,7 +19,7 @@ import socket
 import stat
 import traceback
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import attrs
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _REQUESTS = 0  # in the unpacker
 _INPUT, _REPORT = 0, 1  # in a child of it
+_FURTHER, _FAR = 3, 16
 _REQUEST_LIMIT = 1 << 16
 _TREE, _BELOW = "/tree", "/below"
 # chown, set-id bits, modes and times of others' files, device nodes, file capabilities; trusted.* attributes of an
@@ -128,15 +130,26 @@ class Unpacker:
             os.rmdir(path)
 
     def _ask(self, act: str, target: str, *arguments: Any, fds: tuple[int, ...] = ()) -> tuple[Any, ...]:
+        with self.begin(act, target, *arguments, fds=fds) as answer:
+            return self.finish(answer, target)
+
+    def begin(self, act: str, target: str, *arguments: Any, fds: tuple[int, ...] = ()) -> BinaryIO:
+        """Have it do one of its acts, and return what :meth:`finish` reads and the caller closes."""
         report, write_end = os.pipe2(os.O_CLOEXEC)
-        with open(report, "rb") as answer:
-            try:
-                self._send((act, target, *arguments), (write_end, *fds))
-            finally:
-                os.close(write_end)
-            text = answer.read()
+        try:
+            self._send((act, target, *arguments), (write_end, *fds))
+        except BaseException:
+            os.close(report)
+            raise
+        finally:
+            os.close(write_end)
+        return open(report, "rb")
+
+    def finish(self, answer: BinaryIO, target: str) -> tuple[Any, ...]:
+        """Wait for the end of an act; what it said, or why it failed."""
+        text = answer.read()
         if not text:
-            raise SandboxError("the process that applied a layer was killed") from self._engine.broken()
+            raise SandboxError("the process that works on layers was killed") from self._engine.broken()
         return _read(text, target)
 
     def _send(self, message: tuple[Any, ...], fds: tuple[int, ...]) -> None:
@@ -206,7 +219,7 @@ def live(fds: list[int], last_capability: int) -> None:
 
         with socket.socket(fileno=_REQUESTS) as line:
             while True:
-                packet, given, _ = descriptors.receive(line, _REQUEST_LIMIT, 2)
+                packet, given, _ = descriptors.receive(line, _REQUEST_LIMIT, 4)
                 if not packet:
                     break
                 if os.fork() == 0:
@@ -220,13 +233,14 @@ def live(fds: list[int], last_capability: int) -> None:
 
 
 def _serve(fds: list[int], last_capability: int, act: str, target: str, *arguments: Any) -> None:
-    """The life of a child of the unpacker. Never returns."""
-    report, *given = fds
+    """The life of a child of the unpacker, with what it was given at 0, and after it from 3 on. Never returns."""
     try:
         privileges.set_parent_death_signal()
-        os.dup2(report, _REPORT)
-        for fd in given:
-            os.dup2(fd, _INPUT)
+        places = (_REPORT, _INPUT, *range(_FURTHER, _FURTHER + 2))[: len(fds)]
+        far = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FAR) for fd in fds]
+        for place, fd in zip(places, far, strict=True):
+            os.dup2(fd, place, inheritable=False)
+        syscalls.close_range(max(_FURTHER, places[-1] + 1))
         answer = _ACTS[act](last_capability, target, *arguments)
         _report(answer)
     except BaseException:  # noqa: BLE001 - a defect of ours, or no space: it must reach the owner, whatever it is
@@ -243,7 +257,6 @@ def _report(answer: tuple[Any, ...]) -> None:
 def _confine(
     last_capability: int, target: str, below: Sequence[str] = (), whiteouts: Whiteouts = Whiteouts.REMOVE
 ) -> None:
-    syscalls.close_range(3)
     _enter(target, below, whiteouts)
     keep = capabilities.bits(_KEPT)
     privileges.drop_bounding_set(keep, last_capability)
@@ -258,7 +271,8 @@ def _enter(target: str, below: Sequence[str], whiteouts: Whiteouts) -> None:
     os.chdir(perform.STAGE)
     for name in ("tree", "below", "nothing", "proc"):
         os.mkdir(name, 0o755)
-    syscalls.mount(target, "tree", None, syscalls.MS_BIND, None)
+    if target:
+        syscalls.mount(target, "tree", None, syscalls.MS_BIND, None)
     confined = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
     if below:
         _mount_below((*below, "nothing"), confined, whiteouts)
@@ -334,9 +348,13 @@ def _apply(
             return "full", os.strerror(reason.errno)
         if not isinstance(error, PycontainError):
             raise
-        state = {name: value for name, value in vars(error).items() if isinstance(value, str | int | list)}
-        return ("refused", type(error).__name__, tuple(map(str, error.args)), state)
+        return _refused(error)
     return ("done", *_plain(applied))
+
+
+def _refused(error: PycontainError) -> tuple[Any, ...]:
+    state = {name: value for name, value in vars(error).items() if isinstance(value, str | int | list)}
+    return ("refused", type(error).__name__, tuple(map(str, error.args)), state)
 
 
 def _plain(applied: Applied) -> tuple[Any, ...]:
@@ -346,7 +364,25 @@ def _plain(applied: Applied) -> tuple[Any, ...]:
     return applied.diff_id, *counts, lost, undescribed
 
 
-_ACTS: dict[str, Callable[..., tuple[Any, ...]]] = {"apply": _apply, "adopt": _adopt, "empty": _empty}
+def _changes(last_capability: int, target: str, act: str) -> tuple[Any, ...]:
+    """List or write what a container has changed, see :mod:`pycontain.runtime.changes`."""
+    from pycontain.runtime import changes  # noqa: PLC0415 - those who unpack do without; before the root has nothing to import
+
+    with open(_INPUT, "rb", closefd=False) as file:
+        survey = changes.Survey(*marshal.load(file))
+    _confine(last_capability, target, survey.lower, Whiteouts(survey.lower_whiteouts))
+    try:
+        return ("done", *survey.do(act, _FURTHER, _FURTHER + 1, _BELOW))
+    except PycontainError as error:
+        return _refused(error)
+
+
+_ACTS: dict[str, Callable[..., tuple[Any, ...]]] = {
+    "apply": _apply,
+    "adopt": _adopt,
+    "empty": _empty,
+    "changes": _changes,
+}
 
 
 # --- what the layers below say --------------------------------------------------------------------------

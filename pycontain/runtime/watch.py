@@ -71,6 +71,12 @@ class Watcher:
         with self._lock:
             return -1 if watched.done.is_set() else os.dup(watched.exchange.pidfd)
 
+    def open_layer(self, watched: Watched) -> int:
+        """The same of the directory where the container writes, if it told us one; only one in memory is told of."""
+        with self._lock:
+            layer = -1 if watched.done.is_set() else watched.exchange.layer
+            return os.dup(layer) if layer >= 0 else -1
+
     def command(self, watched: Watched, *message: Any) -> None:
         """Send a command through the exchange's channel."""
         with self._lock:

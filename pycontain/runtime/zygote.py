@@ -15,6 +15,7 @@ request                                           then
 ``porter rootless`` + fd                          a child that makes sockets inside containers, for the owner
 ``idmaps path …`` + fd                            whether each can be a layer in a user namespace of its own
 ``visit container`` + fd                          a child that opens files in a running container, and says so itself
+``layer container`` + fd                          what it has written: ``layer first`` + fd, with the first ids of its own users
 ``exec container id options plan …`` + fds        the same for one more command in a running container
 ``group container controllers`` + fd              its control group, made if it has none with these controllers:
                                                   ``group parts pids`` + fds, or ``unsupported``, ``failed``
@@ -248,6 +249,8 @@ class Zygote:
                 self._make_porter(fds, *arguments)
             case "visit":
                 self._visit(fds, *arguments)
+            case "layer":
+                self._show_layer(fds, *arguments)
             case _:
                 raise ValueError(f"unknown request {verb!r}")
 
@@ -691,6 +694,17 @@ class Zygote:
         except OSError:
             pass  # as above
         os.close(line)
+
+    def _show_layer(self, fds: list[int], target: str) -> None:
+        """Give the owner the upper directory of a container, which may lie where only we see it."""
+        with socket.socket(fileno=fds[0]) as channel:
+            container = self.containers.get(target)
+            if container is None:  # the owner sees that its channel ends
+                return
+            first = self.users[container.pid].first if container.pid in self.users else ()
+            fd = os.open(f"{container.folder}/upper", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            say(channel, "layer", first, fds=(fd,))
+            os.close(fd)
 
     def _refuse(self, channel: socket.socket, fds: list[int], folder: str, error: OSError) -> None:
         if folder:

@@ -25,3 +25,6 @@ class RunnableImage:
     stop_signal: str = "SIGTERM"  # as the configuration has it: a name or a number
     volumes: tuple[RootPath, ...] = ()
     masked_paths: tuple[RootPath, ...] = ()
+    stored: object = attrs.field(
+        default=None, eq=False, repr=False
+    )  # what a store has it as, if it is from one

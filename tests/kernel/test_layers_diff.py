@@ -248,3 +248,36 @@ def test_content_that_is_asked_for_too_late_is_closed(tree):
     (_, content), _ = diff(str(tree.root), whiteouts=MARKERS)
     with pytest.raises(ValueError, match="closed"):
         next(iter(content))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "other file", "directory"])
+def test_what_takes_the_place_of_a_file_meanwhile_is_not_read(tmp_path, kind):
+    """A payload can do that to its layer: with a fifo it would hold the reader up, with a link lead it to another file."""
+    (tmp_path / "secret").write_text("of the host")
+    top = tmp_path / "top"
+    top.mkdir()
+    for name in ("a", "b"):
+        (top / name).write_text(name)
+    entries = diff(str(top))
+    next(entries)  # now it knows what both are
+    (top / "b").unlink()
+    match kind:
+        case "fifo":
+            os.mkfifo(top / "b")
+        case "link":
+            (top / "b").symlink_to(tmp_path / "secret")
+        case "directory":
+            (top / "b").mkdir()
+        case _:
+            os.link(tmp_path / "secret", top / "b")
+    with pytest.raises(LayerError):
+        next(entries)
+
+
+def test_what_is_left_out(tmp_path):
+    """With what is below, and with the other names of its files."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "f").write_text("x")
+    os.link(tmp_path / "a" / "b" / "f", tmp_path / "z")
+    entries = [entry for entry, _ in diff(str(tmp_path), leave_out={b"a"}.__contains__)]
+    assert [(entry.path, entry.kind) for entry in entries] == [(b"z", Kind.FILE)]
