@@ -11,7 +11,7 @@ import signal
 import _prctl
 import prctl
 
-_PR_CAPBSET_DROP = 24
+PR_CAPBSET_DROP = 24
 _PR_SET_NAME_LIMIT = 15
 
 
@@ -48,9 +48,13 @@ def set_name(name: str) -> None:
 
 def drop_bounding_set(keep: int, last: int) -> None:
     """PR_CAPBSET_DROP for each capability from 0 to *last* that is not a bit of *keep*."""
-    for number in range(last + 1):
-        if not keep >> number & 1:
-            _prctl.prctl(_PR_CAPBSET_DROP, number)
+    for number in dropped(keep, last):
+        _prctl.prctl(PR_CAPBSET_DROP, number)
+
+
+def dropped(keep: int, last: int) -> list[int]:
+    """The capabilities from 0 to *last* that are not a bit of *keep*."""
+    return [number for number in range(last + 1) if not keep >> number & 1]
 
 
 def last_capability() -> int:

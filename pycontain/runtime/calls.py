@@ -16,7 +16,7 @@ import os
 import stat
 import struct
 
-from pycontain.kernel import netdevice, syscalls
+from pycontain.kernel import netdevice, privileges, syscalls
 from pycontain.runtime import perform
 
 TYPE_CHECKING = False  # as in pycontain/__init__.py
@@ -184,6 +184,11 @@ def _mount_files(calls: Calls, options: str) -> Iterator[Call]:
     calls.files = calls.keep_open()
 
 
+def _drop_bounding_set(calls: Calls, keep: int) -> Iterator[Call]:
+    for number in privileges.dropped(keep, privileges.last_capability()):
+        yield calls.call("prctl", privileges.PR_CAPBSET_DROP, number)
+
+
 def _make_directory(calls: Calls, path: str, mode: int) -> Iterator[Call]:
     yield from calls.directory(path[1:], mode)
 
@@ -233,6 +238,7 @@ _COMPILERS: dict[str, Callable[..., Iterator[Call]]] = {
     "MountStage": _mount_stage,
     "MountFilesystem": _mount_filesystem,
     "MountFiles": _mount_files,
+    "DropBoundingSet": _drop_bounding_set,
     "MakeDirectory": _make_directory,
     "MakeDevice": _make_device,
     "BindDevice": _bind_device,

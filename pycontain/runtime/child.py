@@ -197,6 +197,7 @@ def _wait_for_task(
             calls.make(prepared)
             if prepared.root >= 0 and isinstance(calls, Calls):
                 perform.rehearse(prepared)
+                supervise.rehearse()
         except perform.StepRefused as error:
             refused = error
         packet, fds = _receive_task(line)

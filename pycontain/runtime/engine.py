@@ -392,6 +392,7 @@ def _introduce(
                     rootless=rootless,
                     last_capability=last_capability,
                     layers_in_memory=in_memory,
+                    layers_volatile=not in_memory and probe.syncs_dearly(folder),
                     uid_map=uid_map,
                     gid_map=gid_map,
                     landlock=landlock,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # Where in the zygote's working directory every child mounts its trees: each has its own mount namespace.
 ROOT, FILES, STAGE, NODES = "root", "files", "stage", "nodes"
+INIT = "init"  # beside them, the lowest layer of every container
 
 _IN_ROOT = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 _PLAIN = _IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS
@@ -124,7 +125,6 @@ def rehearse(child: Child) -> None:
     os.close(_mount_point(child, "/dev", directory=True, resolve=_PLAIN))
     install_file(child, "/rehearsal", 0, 0, 0o600, "resolver", read_only=False, secret=False)
     resolve_user("0", "", "")
-    privileges.drop_bounding_set(-1, child.last_capability)
     privileges.set_parent_death_signal()
 
 
@@ -229,6 +229,7 @@ def mount_overlay(
     options: Sequence[str],
     layers: Sequence[tuple[int, str]] = (),
     layer: int = -1,
+    init: bool = True,  # noqa: FBT001, FBT002 - as the step
 ) -> None:
     """mount(2) the root at :data:`ROOT` and open it.
 
@@ -238,7 +239,8 @@ def mount_overlay(
     attached below the place of the root, and go with the old root when we pivot.
     """
     opened: list[int] = []
-    folder = child.folder
+    beside = "" if layer < 0 else _through(child.trees[layer]) + "/"
+    lowest = [beside + INIT] * init
     if layers:
         used = {tree for tree, _ in layers} | ({layer} if layer >= 0 else set())
         place = os.open(ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -246,12 +248,12 @@ def mount_overlay(
             syscalls.move_mount(child.trees[tree], place)
         os.close(place)
         lowerdirs = [f"{_through(child.trees[tree])}/{name}" for tree, name in layers]
-        if layer >= 0:
-            folder = _through(child.trees[layer])
+    lowerdirs = [*lowerdirs, *lowest]
     text = ":".join(lowerdirs)
     if len(text) > 3800 or any(mark in path for path in lowerdirs for mark in ":,\\"):
         opened = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in lowerdirs]
         text = ":".join(map(_through, opened))
+    folder = beside + child.folder
     settings = ",".join((f"lowerdir={text}", f"upperdir={folder}/upper", f"workdir={folder}/work", *options))
     syscalls.mount("overlay", ROOT, "overlay", syscalls.MS_NODEV, settings)
     for fd in opened:

@@ -6,6 +6,7 @@ Below the state folder each zygote has one folder, locked with flock(2) as long 
     STATE/<name>/cgroups             the journal of its control groups, when there are any
     STATE/<name>/images              a tmpfs of the zygote, for small trees that the owner makes
     STATE/<name>/layers/root, …      where each child mounts its trees, in its own mount namespace
+    STATE/<name>/layers/init         the lowest layer of all: the places on which something is mounted in each container
     STATE/<name>/layers/<n>/upper    the writable layer of one container, and overlayfs's work beside it
 
 A folder whose lock can be taken belongs to nobody any more. The next zygote of the same user removes it.
@@ -33,6 +34,8 @@ _SPARE_LAYERS = 2
 _AT_ONCE = 256  # entries that the zygote removes itself; for more it forks
 # The working directory of children, some of whom are not root any more; who is not below it already cannot come by.
 _PASSABLE = 0o711
+_INIT_FOLDERS = ("init", "init/dev", "init/etc", "init/proc", "init/sys")
+_INIT_FILES = ("etc/hostname", "etc/hosts", "etc/resolv.conf")
 _MARK, _SIGNATURE, _JOURNAL = "lock", b"pycontain\n", "cgroups"
 
 
@@ -96,9 +99,15 @@ class OwnerFolder:
         return folder
 
     def make_places(self) -> None:
-        """Make the directories where children mount, in the caller's mount namespace."""
+        """Make the directories where children mount, in the caller's mount namespace, and the lowest layer."""
         for name in ("root", "files", "stage", "nodes"):
             os.mkdir(f"{self.layers}/{name}", 0o700)
+        for name in _INIT_FOLDERS:
+            os.mkdir(f"{self.layers}/{name}")
+            os.chmod(f"{self.layers}/{name}", 0o755)
+        for name in _INIT_FILES:
+            with open(f"{self.layers}/init/{name}", "xb") as file:
+                os.fchmod(file.fileno(), 0o644)
 
     def holds_layers(self, *, rootless: bool) -> bool:
         """Whether overlayfs takes an upper directory here; not on another overlay, nor on most network file systems."""

@@ -119,14 +119,14 @@ class Users:
             if stat.S_ISFIFO(os.fstat(fd).st_mode):
                 os.fchown(fd, *self.first)
 
-    def clone_trees(self, trees: Iterable[Sequence[Any]], folder: str) -> list[int]:
+    def clone_trees(self, trees: Iterable[Sequence[Any]]) -> list[int]:
         """Clone *trees*, as :meth:`Plan.trees` lists them; the caller closes them. A failure closes those before it."""
         cloned: list[int] = []
         try:
             for index, _, source, *how in trees:
                 try:
                     if how:
-                        cloned.append(clone_tree(source or folder, self.namespace, *how))
+                        cloned.append(clone_tree(source or ".", self.namespace, *how))
                     else:
                         cloned.append(self._clone_device(source))
                 except OSError as error:
@@ -305,7 +305,7 @@ class Trial:
             theirs.close()
             users = Users(ranges, first, pidfd)
             try:
-                trees = users.clone_trees(((0, 0, perform.FILES, 0, False), (0, 1, layer, 0, False)), "")
+                trees = users.clone_trees(((0, 0, perform.FILES, 0, False), (0, 1, layer, 0, False)))
                 socket.send_fds(ours, [b"trees"], trees)
                 for fd in trees:
                     os.close(fd)
@@ -337,7 +337,7 @@ def _rehearse(line: socket.socket, child: perform.Child) -> NoReturn:
         ("MountStage", ()),
         ("MountFilesystem", (), "proc", "/proc", _CONFINED, None, False),
         ("MountFilesystem", (), "sysfs", "/sys", _CONFINED, None, False),
-        ("MountOverlay", (), (perform.FILES,), ("userxattr",), ((0, ""),), 1),
+        ("MountOverlay", (), (perform.FILES,), ("userxattr",), ((0, ""),), 1, False),
     )
     try:
         _, child.trees, _ = descriptors.receive(line, 64, 2)

@@ -474,7 +474,7 @@ class Zygote:
                     self._dismiss(spare)
                     return None
                 own.give_pipes(fds[1:])
-                trees = own.clone_trees(task.trees, task.folder)
+                trees = own.clone_trees(task.trees)
                 own.close()
             if group is not None:  # before it makes its cgroup namespace
                 _admit(group, spare.pid, task)

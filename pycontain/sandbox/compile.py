@@ -125,6 +125,7 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
                 nesting(spec),
                 kernel_masks(spec),
                 place_of_files(spec),
+                bounding_set(spec, host),
                 trees(spec),
                 cgroup(spec),
                 clocks(spec),
@@ -135,7 +136,6 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
                 read_only_root(spec),
                 image_masks(spec),
                 pivot(),
-                bounding_set(spec, host),
                 limits(spec),
                 whereabouts(spec),
                 privileges(spec, host),
@@ -339,8 +339,9 @@ def clocks(spec: SandboxSpec) -> Iterator[Step]:
 
 def rootfs(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
     """The layers, a writable one on top, what the image takes from the host, and what was staged."""
-    # overlayfs: a user namespace may not set trusted.* attributes, so whiteouts use user.* (Linux 5.11).
-    options = ("userxattr",) if host.rootless or spec.userns.own else ()
+    # overlayfs: a user namespace may not set trusted.* attributes, so whiteouts use user.* (Linux 5.11). What the layer
+    # holds need not outlive the container: unless volatile, its end would write back all of the disk that it is on.
+    options = ("userxattr",) * (host.rootless or spec.userns.own) + ("volatile",) * host.layers_volatile
     if spec.layer_size is not None:
         # tmpfs(5): the size counts no inodes, and an empty file is one.
         bounds = f"mode=0700,size={spec.layer_size},nr_inodes={spec.layer_size // _BYTES_PER_INODE}"
@@ -354,6 +355,7 @@ def rootfs(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
         options,
         layers,
         layer,
+        init=layer >= 0 or not spec.userns.own,
         because="image below, this container's writable layer on top",
     )
     if (spec.rootfs.mode, spec.rootfs.uid, spec.rootfs.gid) != _NEW_LAYER:

@@ -43,6 +43,8 @@ class HostFacts:
     ``rootless``: the zygote runs in a user namespace that it made, because the owner lacks CAP_SYS_ADMIN;
     ``landlock``: the version that its kernel has, 0 for none;
     ``layers_in_memory``: the state folder's file system cannot hold an overlay's upper directory;
+    ``layers_volatile``: the end of an overlay there should not write back the disk, which costs more than the three files
+    by which overlayfs notes that it will not;
     ``userns_refusal``: why root's containers can have no user namespace of their own, empty when they can;
     ``memory_idmapped``: whether a tmpfs can be idmapped, and so the small trees that the owner makes.
     """
@@ -57,6 +59,7 @@ class HostFacts:
     last_capability: int = 40
     landlock: int = 0
     layers_in_memory: bool = False
+    layers_volatile: bool = True
     userns_refusal: str = ""
     memory_idmapped: bool = True
 

@@ -394,17 +394,22 @@ class MountOverlay(Step):
     """mount(2) of an overlay: the layers below, this container's own writable layer on top.
 
     ``upperdir`` and ``workdir`` are in a folder of this container alone. *layers* says where in idmapped trees the lower
-    directories are, by number and name, and *layer* is the tree of that folder; without, they are found by their paths.
+    directories are, by number and name, and *layer* is the tree of all writable layers; without, they are found by their
+    paths. With *init* the lowest is an empty file or directory for each place that every container has something mounted
+    on: Docker's init layer. So none of them is made in the writable one, which stays what the payload has written.
     """
 
     lowerdirs: tuple[HostPath, ...]
     options: tuple[str, ...] = ()
     layers: tuple[tuple[int, str], ...] = ()
     layer: int = -1
+    init: bool = True
 
     def __str__(self) -> str:
-        lower = ":".join([f"TREE{tree}/{name}".rstrip("/") for tree, name in self.layers] or self.lowerdirs)
-        upper = "LAYER" if self.layer < 0 else f"TREE{self.layer}"
+        tree = "" if self.layer < 0 else f"TREE{self.layer}/"
+        layers = [f"TREE{number}/{name}".rstrip("/") for number, name in self.layers] or self.lowerdirs
+        lower = ":".join([*layers, *[f"{tree}INIT"] * self.init])
+        upper = f"{tree}LAYER"
         options = ",".join(
             (f"lowerdir={lower}", f"upperdir={upper}/upper", f"workdir={upper}/work", *self.options)
         )
@@ -477,7 +482,7 @@ class CloneTree(Step):
     """open_tree(2) and mount_setattr(2) by the zygote, which may: a tree of the host, given to the child as number *number*.
 
     Idmapped, an owner on disk is the same number inside, and nothing is chowned. *source* None is the folder of the
-    writable layer. With *fallback* a tree of a file system that cannot be idmapped is given as it is: its owners are
+    writable layers. With *fallback* a tree of a file system that cannot be idmapped is given as it is: its owners are
     nobody inside.
     """
 
@@ -491,7 +496,7 @@ class CloneTree(Step):
     role: ClassVar[Role] = Role.ZYGOTE
 
     def __str__(self) -> str:
-        source = "LAYER" if self.source is None else _quote(self.source)
+        source = "LAYERS" if self.source is None else _quote(self.source)
         recursive = "|AT_RECURSIVE" * self.recursive
         flags = "AT_RECURSIVE, " * self.recursive
         attributes = _attributes(self.attributes | constants.MOUNT_ATTR_IDMAP * self.idmapped)
