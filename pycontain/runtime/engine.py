@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 _PACKET_LIMIT = 64 << 10  # well below net.core.wmem_default
 _CONTROL = 3
 _PLANS_KEPT = 256
+_GONE = (
+    BrokenPipeError,
+    ConnectionResetError,
+)  # unix(7): the other end has closed, the second time with something unread
 _START_TIMEOUT = 30.0
 _PROGRAM = (
     "import sys; mode, state, *path = sys.argv[1:]; sys.path += path; "
@@ -103,7 +107,7 @@ class Engine:
             launcher = _spawn(theirs, errors, rootless=rootless)
             theirs.close()
             # It may have ended already; what it said is read below.
-            with _Fd(os.pidfd_open(os.getpid())) as owner, contextlib.suppress(BrokenPipeError):
+            with _Fd(os.pidfd_open(os.getpid())) as owner, contextlib.suppress(*_GONE):
                 socket.send_fds(ours, [b"owner"], [owner])
                 if not rootless:
                     ours.send(marshal.dumps(probe.id_pool()))
@@ -370,7 +374,8 @@ def _introduce(
         match marshal.loads(packet):
             case ("userns",):
                 answer = "mapped" if map_ids(launcher) else "single"
-                control.send(marshal.dumps((answer,)))
+                with contextlib.suppress(*_GONE):  # as above
+                    control.send(marshal.dumps((answer,)))
             case ("refused", number, _, trace):
                 _reap(fds)
                 raise probe.refusal(number, rootless=rootless) from SandboxError(trace)
