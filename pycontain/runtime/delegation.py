@@ -265,20 +265,29 @@ def _members(folder: str) -> list[int]:
 
 
 def _is_ours(pid: int, zygote: int) -> bool:
+    """Whether it is this process, or the zygote or below it, or has ended, so that it is in nobody's way."""
     if pid == os.getpid():
         return True
-    while zygote and pid > 1 and pid != zygote:
-        pid = _parent(pid)
-    return pid == zygote > 0
+    for _ in range(_ROUNDS):
+        above: int | None = pid
+        while zygote and above is not None and above > 1 and above != zygote:
+            above = _parent(above)
+        if _parent(pid) is None:
+            return True
+        if above is not None:
+            return above == zygote > 0
+        # One between has ended meanwhile, and what it had started has another parent now.
+    return False
 
 
-def _parent(pid: int) -> int:
+def _parent(pid: int) -> int | None:
+    """None when it has ended; 0 when its parent is in another PID namespace."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             # proc_pid_stat(5): the name in parentheses may hold anything; state and parent come behind it.
             return int(file.read().rpartition(")")[2].split()[1])
     except (FileNotFoundError, ProcessLookupError):
-        return 0
+        return None
 
 
 def _advice(version: int) -> str:

@@ -266,12 +266,13 @@ def test_without_a_group_of_its_own_nothing_is_left_behind(journal):
 
 @pytest.fixture
 def unified():
-    """The v2 hierarchy with controllers, in which nobody has made room yet."""
+    """The v2 hierarchy with all controllers, in which nobody has made room yet; a hybrid host may have a few there."""
     access = delegation.Access.probe()
     for hierarchy in access.hierarchies:
         inner = os.path.exists(f"{hierarchy.folder}/cgroup.events")
         room = not hierarchy.leaf  # which an engine of this session may have made
-        if delegation.passes_on(hierarchy) and inner and room and access.obstacles[hierarchy] is None:
+        whole = "memory" in delegation.passes_on(hierarchy)
+        if whole and inner and room and access.obstacles[hierarchy] is None:
             return hierarchy
     pytest.skip("no v2 group of our own that must make room")
 
@@ -379,3 +380,25 @@ def test_an_empty_leaf_is_swept_and_its_parent_can_have_processes_again(unified,
     assert delegation.groups_in(folder) == []
     with open(f"{folder}/cgroup.subtree_control") as file:
         assert file.read().split() == []
+
+
+# --- who is there -----------------------------------------------------------------------------------------
+
+
+def test_who_has_ended_is_in_nobodys_way():
+    """A spare or an init may end while it is looked at whose the processes of a group are."""
+    pid = os.posix_spawn(sys.executable, [sys.executable, "-c", ""], {})
+    os.waitpid(pid, 0)
+    assert delegation._is_ours(pid, zygote=os.getppid())
+    assert delegation._is_ours(pid, zygote=0)
+
+
+def test_a_process_is_ours_when_the_zygote_is_above_it():
+    pid = os.posix_spawn("/bin/sleep", ["sleep", "600"], {})
+    try:
+        assert delegation._is_ours(pid, zygote=os.getpid())
+        assert not delegation._is_ours(os.getppid(), zygote=pid)
+        assert not delegation._is_ours(pid, zygote=0)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
