@@ -237,6 +237,7 @@ class Compiled:
     steps: bytes
     contents: tuple[bytes, ...]
     trees: tuple[tuple[Any, ...], ...]
+    allowances: tuple[tuple[Any, ...], ...]
 
     @classmethod
     def of(cls, sandbox: SandboxSpec, plan: Plan, image: RunnableImage) -> Compiled:
@@ -244,7 +245,8 @@ class Compiled:
         wire, prefix = plan.wire(), plan.prefix_length()
         contents = tuple(file.reveal() for file in sandbox.files)
         steps = marshal.dumps(wire[prefix:-1])
-        return cls(sandbox, plan, image, marshal.dumps(wire[:prefix]), steps, contents, plan.trees())
+        begin, trees = marshal.dumps(wire[:prefix]), plan.trees()
+        return cls(sandbox, plan, image, begin, steps, contents, trees, plan.allowances())
 
     def prepare(
         self,
@@ -276,7 +278,10 @@ class Prepared:
         """The plan in its parts with this command line, and the contents of files, as a request carries them."""
         compiled, sandbox = self.compiled, self.compiled.sandbox
         execute = ("Execute", (), self.argv, sandbox.env, sandbox.init)
-        return compiled.prefix, compiled.steps, execute, compiled.contents, compiled.trees
+        return (
+            *(compiled.prefix, compiled.steps, execute, compiled.contents),
+            *(compiled.trees, compiled.allowances),
+        )
 
     @property
     def limited(self) -> bool:

@@ -59,6 +59,7 @@ class Task:
         execute: tuple[Any, ...],
         contents: tuple[bytes, ...],
         trees: tuple[tuple[Any, ...], ...] = (),
+        allowances: tuple[tuple[str, int], ...] = (),
         cgroup: tuple[Any, ...] = (),
         folder: str = "",
         taken: float = 0.0,
@@ -70,14 +71,15 @@ class Task:
         self.execute = execute
         self.contents = contents
         self.trees = trees  # what the zygote clones for a container with its own user namespace, as Plan.trees() lists it
+        self.allowances = allowances  # hard limits, as Plan.allowances() lists them
         self.cgroup = cgroup
         self.folder = folder
         self.taken = taken  # the moment when the zygote took it up
 
     def packed(self) -> bytes:
         """For a spare child, which has done the prefix."""
-        rest = (self.steps, self.execute, self.contents, self.trees, self.cgroup, self.folder, self.taken)
-        return marshal.dumps((self.ident, self.options, self.prefix, *rest))
+        what = (self.ident, self.options, self.prefix, self.steps, self.execute, self.contents)
+        return marshal.dumps((*what, self.trees, self.allowances, self.cgroup, self.folder, self.taken))
 
     def index_of(self, name: str) -> int:
         """Which step of the plan is the first of that name after the prefix."""
@@ -250,6 +252,7 @@ def live(
             child.belong(task.ident, task.folder, task.contents, has_input=bool(options & STDIN))
             profile = times if options & PROFILE else None
             if not done:
+                perform.allow_limits(0, task.allowances)  # as long as we are in the zygote's user namespace
                 prefix = marshal.loads(task.prefix)
                 perform.perform(prefix, child, 1, profile)
                 done = len(prefix)

@@ -23,7 +23,7 @@ from pycontain.sandbox.accounts import UnknownAccount, resolve_user
 
 TYPE_CHECKING = False  # importing typing would cost the zygote 6 ms and 1 MB
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
 # Where in the zygote's working directory every child mounts its trees: each has its own mount namespace.
@@ -619,6 +619,21 @@ def set_resource_limit(child: Child, name: str, soft: int, hard: int) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from None
 
 
+def allow_limits(pid: int, limits: Iterable[tuple[str, int]]) -> None:
+    """prlimit(2): give *pid*, 0 for ourselves, higher hard limits, as far as we may; what is refused stays as it is."""
+    for name, hard in limits:
+        number = getattr(resource, f"RLIMIT_{name.upper()}")
+        try:
+            soft, most = resource.prlimit(pid, number)
+            if most != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or hard > most):
+                resource.prlimit(pid, number, (soft, hard))
+        except (
+            PermissionError,
+            ProcessLookupError,
+        ):  # a spare that was killed is noticed when it is given its task
+            continue
+
+
 def drop_bounding_set(child: Child, keep: int) -> None:
     """PR_CAPBSET_DROP."""
     privileges.drop_bounding_set(keep, child.last_capability)
@@ -777,6 +792,7 @@ DOERS: dict[str, Callable[..., None]] = {
     "JoinCgroup": of_the_zygote,
     "MapIds": of_the_zygote,
     "GivePipes": of_the_zygote,
+    "AllowLimit": of_the_zygote,
     "CloneTree": of_the_zygote,
     "CloneDevice": of_the_zygote,
     "AttachTree": attach_tree,

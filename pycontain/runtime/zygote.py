@@ -476,6 +476,7 @@ class Zygote:
                 own.give_pipes(fds[1:])
                 trees = own.clone_trees(task.trees)
                 own.close()
+            perform.allow_limits(spare.pid, task.allowances)
             if group is not None:  # before it makes its cgroup namespace
                 _admit(group, spare.pid, task)
             taken = spare.take(task, [*fds, *trees])

@@ -11,6 +11,7 @@ from pycontain.sandbox.landlock import SCOPES, handled, mask_of, rules, scopes
 from pycontain.sandbox.paths import HostPath, RootPath, StagePath
 from pycontain.sandbox.plan import Plan
 from pycontain.sandbox.steps import (
+    AllowLimit,
     AttachTree,
     BindDevice,
     BindMount,
@@ -127,6 +128,7 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
                 place_of_files(spec),
                 bounding_set(spec, host),
                 trees(spec),
+                allowances(spec),
                 cgroup(spec),
                 clocks(spec),
                 rootfs(spec, host),
@@ -496,6 +498,13 @@ def whereabouts(spec: SandboxSpec) -> Iterator[Step]:
     yield ChangeDirectory(spec.workdir, because="image-spec: config.WorkingDir")
 
 
+def allowances(spec: SandboxSpec) -> Iterator[Step]:
+    """CAP_SYS_RESOURCE of a container's own user namespace raises nothing."""
+    if spec.userns.own:
+        for resource, _, hard in spec.rlimits:
+            yield AllowLimit(resource, hard, because=".rlimit(): the owner may, and root inside may not")
+
+
 def limits(spec: SandboxSpec) -> Iterator[Step]:
     """setrlimit(2), while we may still raise what we may."""
     for resource, soft, hard in spec.rlimits:
@@ -563,6 +572,7 @@ def compile_exec(spec: SandboxSpec, host: HostFacts) -> Plan:
                 join(spec),
                 bounding_set(spec, host),
                 give_pipes(spec),
+                allowances(spec),
                 join_cgroup(spec),
                 limits(spec),
                 whereabouts(spec),

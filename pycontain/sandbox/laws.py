@@ -85,7 +85,14 @@ def the_stage_is_left_with_the_root(plan: Plan) -> Iterator[str]:
             yield f"what step {place} builds never reaches the root"
 
 
-_FOR_THE_CHILD = (steps.MapIds, steps.GivePipes, steps.CloneTree, steps.CloneDevice, steps.JoinCgroup)
+_FOR_THE_CHILD = (
+    steps.MapIds,
+    steps.GivePipes,
+    steps.CloneTree,
+    steps.CloneDevice,
+    steps.JoinCgroup,
+    steps.AllowLimit,
+)
 
 
 def one_clone_and_first(plan: Plan) -> Iterator[str]:
@@ -233,6 +240,7 @@ _ORDER = (
     (steps.MountFiles, steps.InstallFile),
     (steps.SetHostname, steps.InstallFile),
     (steps.ResolveUser, steps.SetIdentity),
+    (steps.AllowLimit, steps.SetResourceLimit),
     (steps.SetResourceLimit, steps.SetIdentity),
     (steps.WriteSysctl, steps.ReadOnlyPath),
     (steps.MountLayer, steps.MountOverlay),

@@ -11,6 +11,7 @@ import attrs
 from pycontain.sandbox import capabilities
 from pycontain.sandbox.host import HostFacts
 from pycontain.sandbox.steps import (
+    AllowLimit,
     CloneDevice,
     CloneTree,
     Execute,
@@ -77,6 +78,10 @@ class Plan:
         cloned = CloneTree | CloneDevice
         steps = enumerate(self.steps)
         return tuple((index, *wire_of(step)[2:]) for index, step in steps if isinstance(step, cloned))
+
+    def allowances(self) -> tuple[WireStep, ...]:
+        """The hard limits on resources that the zygote gives the child, if it may: ``(resource, hard)``."""
+        return tuple(wire_of(step)[2:] for step in self.steps if isinstance(step, AllowLimit))
 
     def prefix_length(self) -> int:
         """How many steps can be done in advance by a spare child, which does not know yet for which command.

@@ -905,6 +905,22 @@ class ChangeDirectory(Step):
 
 
 @attrs.frozen
+class AllowLimit(Step):
+    """prlimit(2) of a hard limit by the zygote, which may raise it if the owner may; in a user namespace of its own nobody may.
+
+    Where the zygote may not, all stays as it is, and the child's own setrlimit(2) says so.
+    """
+
+    resource: str
+    hard: int
+
+    role: ClassVar[Role] = Role.ZYGOTE
+
+    def __str__(self) -> str:
+        return f"prlimit(CHILD, RLIMIT_{self.resource.upper()}, {{, {self.hard}}})"
+
+
+@attrs.frozen
 class SetResourceLimit(Step):
     """setrlimit(2) of one resource."""
 
