@@ -2,6 +2,7 @@
 # make test     what CI runs
 # make attacks  the attacks alone, each in a jail
 # make machines chosen tests in virtual machines, where there is a program to boot them
+# make all-machines every attack there, on each kernel as each kind of user: long
 # make aarch64  chosen tests on an emulated machine of that kind; on demand, for it takes most of an hour
 # make bench    how fast it is on this machine
 # make clean    removes what these have made in this folder
@@ -19,7 +20,7 @@ endif
 # One failure does not hide the next.
 MAKEFLAGS += --keep-going
 
-.PHONY: demo test lint format types $(RINGS) $(ATTACKERS) aarch64 bench setup clean
+.PHONY: demo test lint format types $(RINGS) $(ATTACKERS) all-machines aarch64 bench setup clean
 
 demo: setup
 	$(PYTHON) .ci/demo.py
@@ -63,6 +64,9 @@ attacks-single: setup
 # Says so where nothing boots a virtual machine.
 machines: setup
 	.ci/vm-tests
+
+all-machines: setup
+	.ci/vm-tests --all
 
 aarch64: setup
 	.ci/apt-packages aarch64

@@ -395,7 +395,8 @@ def control_groups(found: Findings) -> Check:
         CONTROLLERS - groups.present, (CONTROLLERS & groups.present) - groups.usable,
     ))  # fmt: skip
     reasons = [f"there is no {absent} here"] if absent else []
-    reasons += [f"no group for {closed} can be made below {groups.own or 'the own one'}"] if closed else []
+    where = f": {groups.obstacle}" if groups.obstacle else f" below {groups.own or 'the own one'}"
+    reasons += [f"no group for {closed} can be made{where}"] if closed else []
     fix, needed_for = _cgroup_fix(found, closed=bool(closed)), "limits on memory, processes and CPU time"
     return Check("control groups", Verdict.LIMITED, text, "; ".join(reasons), fix, needed_for)
 

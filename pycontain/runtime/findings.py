@@ -71,7 +71,8 @@ class Cgroups:
 
     ``own`` is the directory of its group; with several hierarchies, of one that takes no groups if there is such a one.
     ``scope`` is where systemd would make a scope for them, if that is what it takes; ``systemd`` says whether it runs, ``bus``
-    whether there is a socket at which it can be asked. ``swap``: where the host swaps, it is counted too.
+    whether there is a socket at which it can be asked. ``obstacle`` is what keeps the running engine from a controller that
+    is present. ``swap``: where the host swaps, it is counted too.
     """
 
     layout: CgroupLayout = CgroupLayout.V2
@@ -83,6 +84,7 @@ class Cgroups:
     systemd: bool = True
     bus: bool = True
     swap: bool = True
+    obstacle: str = ""
 
 
 @attrs.frozen
@@ -281,7 +283,10 @@ def probe_cgroups() -> Cgroups:
 def offered(groups: Cgroups, access: Access) -> Cgroups:
     """The same when the engine runs, and has looked who is there and whether systemd would give it a group."""
     scope = access.manager.group if access.needs_scope(CONTROLLERS) and access.manager else ""
-    return attrs.evolve(groups, usable=frozenset(access.versions()), scope=scope)
+    usable = frozenset(access.versions())
+    closed = CONTROLLERS & groups.present - usable
+    obstacle = access.refusal(min(closed)).found if closed else ""
+    return attrs.evolve(groups, usable=usable, scope=scope, obstacle=obstacle)
 
 
 def parse_hierarchies(mountinfo: str, cgroup: str) -> list[_Hierarchy]:

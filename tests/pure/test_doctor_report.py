@@ -247,6 +247,11 @@ def test_v2_without_delegation_is_well_where_systemd_gives_a_scope():
 CROWDED = Cgroups(own="/sys/fs/cgroup/login", usable=frozenset())
 
 
+def test_what_keeps_the_engine_from_a_group_is_told():
+    found = check("control groups", cgroups=attrs.evolve(CROWDED, obstacle="other processes in it (7)"))
+    assert found.because == "no group for cpu, memory, pids can be made: other processes in it (7)"
+
+
 def test_v2_without_a_bus_has_nobody_to_ask_for_a_scope():
     found = check("control groups", cgroups=attrs.evolve(CROWDED, bus=False))
     assert found.fix.startswith("sudo apt install dbus-user-session")
