@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pycontain.resources import ProcessStatus, Stats
     from pycontain.runtime.engine import prewarm, shutdown
     from pycontain.sandbox.network import PublishedPort
+    from pycontain.terminal import Terminal
 
 __version__ = "0.1.0"
 
@@ -47,6 +48,7 @@ _HOMES = {
     "Running": "pycontain.process",
     "Stats": "pycontain.resources",
     "Store": "pycontain.image",
+    "Terminal": "pycontain.terminal",
     "configure_registry": "pycontain.registry.settings",
     "doctor": "pycontain.diagnosis",
     "prewarm": "pycontain.runtime.engine",
@@ -74,6 +76,7 @@ __all__ = [
     "Running",
     "Stats",
     "Store",
+    "Terminal",
     "configure_registry",
     "doctor",
     "prewarm",

@@ -1,9 +1,7 @@
 """``run_attached``: a container on this process's own standard streams, as a command line has it.
 
-The payload is never given our descriptors, because an open file is more than the bytes that come out of it: a
-directory leads out of the root, ``/proc/self/fd/1`` opens a log anew for reading, flags are shared with the shell, a
-terminal can be told to type. So every stream is a pipe of the container's, and a thread carries its bytes. What
-crosses is bytes, and nobody's slowness holds up signals or a timeout.
+The payload is never given our descriptors, see :mod:`pycontain.pump`. What crosses is bytes, and nobody's slowness holds up
+signals or a timeout.
 """
 
 from __future__ import annotations
@@ -24,6 +22,7 @@ from pycontain.runtime.failure import failure_of
 if TYPE_CHECKING:
     from types import FrameType
 
+    from pycontain.console import Console
     from pycontain.container import Container
     from pycontain.process import Completed
 
@@ -47,33 +46,39 @@ def run_attached(
 ) -> Completed[bytes]:
     """Run to the end on the descriptors 0, 1 and 2 of this process; the result holds no output, it has passed through.
 
-    With *stdin* the payload reads what we would read, else nothing. Called from the main thread, signals that would
+    With *stdin* the payload reads what we would read, else nothing. A container with a terminal is shown on ours, which is raw
+    meanwhile if there is *stdin*, and Ctrl-P Ctrl-Q stops this process as a job of its shell. Called from the main thread, signals that would
     end this process go to the payload instead, except those that are ignored here. *timeout* kills the container and
     raises :class:`CommandTimeout`; *profile* fills ``timings.steps``.
     """
     began = time.monotonic()
-    run = process.Run.parse(input_=b"" if stdin else None, timeout=timeout, text=False, max_output=0)
+    tty = container.spec.tty is not None
+    run = process.Run.parse(
+        input_=b"" if stdin and not tty else None, timeout=timeout, text=False, max_output=0
+    )
     prepared = container._prepare(argv)  # noqa: SLF001 - one more verb of Container, in a module of its own
     options = NOTIFY | (PROFILE if profile else 0)
     ident = process.new_id()
     wiring = prepared.wiring(ident)
-    exchange = Exchange(input_=run.input, limit=0, options=options, counted=prepared.limited)
+    exchange = Exchange(input_=run.input, limit=0, options=options, counted=prepared.limited, terminal=tty)
     expired = False
     with (
         contextlib.closing(wiring) if wiring is not None else contextlib.nullcontext(),
-        _Pumps(exchange) as pumps,
+        _console(exchange, stdin=stdin) if tty else _Pumps(exchange) as streams,
         contextlib.closing(exchange),
         _Signals(exchange) as signals,
     ):
         try:
             _begin(prepared, exchange, ident)
             process.enter_networks(exchange, wiring, run.deadline(began))
+            converse(exchange, run.deadline(began), until=streams.is_ready)
+            streams.connect()
             converse(exchange, run.deadline(began), until=lambda: exchange.started is not None)
             signals.let_through()
             converse(exchange, run.deadline(began))
         except Expired:
             expired = True
-    error = failure_of(exchange, prepared.plan, prepared.engine) or pumps.failure()
+    error = failure_of(exchange, prepared.plan, prepared.engine) or streams.failure()
     if error is not None:
         raise error
     completed: Completed[bytes] = process.completed_of(
@@ -83,6 +88,12 @@ def run_attached(
         line = " ".join(prepared.argv)
         raise CommandTimeout(f"{line!r} did not end within {timeout:g} s and was killed", result=completed)
     return completed
+
+
+def _console(exchange: Exchange, *, stdin: bool) -> Console:
+    from pycontain.console import Console  # noqa: PLC0415 - for who has a terminal
+
+    return Console(exchange, stdin=stdin)
 
 
 def _begin(prepared: process.Prepared, exchange: Exchange, ident: str) -> None:
@@ -119,14 +130,16 @@ class _Pumps:
             pump.join()
         os.close(self._over)
 
+    def is_ready(self) -> bool:
+        """Whether they may be connected: pipes are there from the beginning."""
+        return True
+
+    def connect(self) -> None:
+        """They carry already."""
+
     def failure(self) -> SandboxError | None:
         """What went wrong with a stream of ours."""
-        for pump in self._pumps:
-            if pump.error is not None:
-                error = SandboxError(f"{pump.name.removeprefix('pycontain ')} broke: {pump.error.strerror}")
-                error.__cause__ = pump.error
-                return error
-        return None
+        return next(filter(None, (pump.failure() for pump in self._pumps)), None)
 
 
 class _Signals:

@@ -189,6 +189,12 @@ def _unless_max(parse: Callable[[str | int], int]) -> Callable[[str | int], int 
     return lambda given: None if given == MAX else parse(given)
 
 
+def _window(given: int) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or not 0 < given < 1 << 16:
+        raise ValueError(f"{given!r} is no number of columns or rows")
+    return given
+
+
 def _offset(given: float) -> int:
     number = isinstance(given, int | float) and not isinstance(given, bool)
     if not number or not abs(given) < _LONGEST_OFFSET:  # which is false for nan as well
@@ -256,6 +262,7 @@ class ContainerSpec:
     files: tuple[File, ...] = ()
     read_only: bool = False
     init: bool = True
+    tty: tuple[int, int] | None = None
     privileged: bool = False
     landlock: bool = False
     time_offset: tuple[int, int] | None = None
@@ -412,6 +419,15 @@ class Container:
     def init(self, on: bool) -> Container:  # noqa: FBT001 - the contract's name and form
         """Whether PID 1 is an init of ours (the default), or the payload itself."""
         return self._with(init=on)
+
+    def tty(self, on: bool = True, *, columns: int = 80, rows: int = 24) -> Container:  # noqa: FBT001, FBT002 - .tty() is the usual call
+        r"""Give the payload a terminal of its own, of so many *columns* and *rows*, instead of three pipes.
+
+        Both outputs are one stream then, with ``\r\n`` at the ends of lines. ``Running.attach()`` is its other side.
+        """
+        with _Door() as door:
+            size = door.read(_window, columns), door.read(_window, rows)
+        return self._with(tty=size if on else None)
 
     def stop_signal(self, signal: str | int) -> Container:
         """The signal with which ``stop()`` asks the payload to end."""
@@ -706,6 +722,8 @@ class Container:
         )
         if input is not None and stdin is not None:
             raise InvalidSpec("there are both input and stdin", hint="give one of them")
+        if self.spec.tty is not None and stdin is not None:
+            raise InvalidSpec("what has a terminal has no stdin beside it", hint="use attach()")
         return process.start(self, self._prepare(argv), run, stdin, began=began)
 
     def plan(self, *argv: str) -> Plan:
@@ -748,12 +766,15 @@ class Container:
         env: Mapping[str, str] | None,
         user: str | int | None,
         workdir: str | None,
+        tty: bool,
     ) -> process.Prepared:
         """What :meth:`Running.exec` needs for a command beside *running*; not for others."""
         engine, image = running.engine, running.compiled.image
         changed = self if env is None else self.env(env)
         changed = changed if user is None else changed.user(user)
         changed = changed if workdir is None else changed.workdir(workdir)
+        if tty != (changed.spec.tty is not None):
+            changed = changed.tty(tty)
         key = ("exec", changed.spec, image)
         compiled: process.Compiled | None = engine.plans.get(key)
         if compiled is None:

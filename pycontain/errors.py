@@ -10,6 +10,7 @@
     ├── StoreError        StoreBusy(TimeoutError) · StoreCorrupt
     ├── SandboxError      InvalidSpec(ValueError) · HostUnsupported · StepFailed(OSError)
     │                     CommandNotFound(FileNotFoundError) · CommandNotExecutable(PermissionError)
+    │                     NotReady(TimeoutError)
     ├── PathError(OSError) PathNotFound(FileNotFoundError) · PathExists(FileExistsError) · PathForbidden(PermissionError)
     │                     PathIsDirectory(IsADirectoryError) · PathIsNoDirectory(NotADirectoryError)
     │                     PathIsNoFile · PathTooLarge
@@ -262,6 +263,14 @@ class CommandNotFound(_CommandUnusable, FileNotFoundError):
 
 class CommandNotExecutable(_CommandUnusable, PermissionError):
     """The payload exists and cannot be executed; ``command`` is its path."""
+
+
+class NotReady(SandboxError, TimeoutError):
+    """What was waited for did not come in time, and everything goes on; ``waited_for`` says what it was."""
+
+    def __init__(self, message: str, *, waited_for: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.waited_for = waited_for
 
 
 # --- files ----------------------------------------------------------------------------------------------

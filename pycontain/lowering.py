@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pycontain.sandbox.host import HostFacts
     from pycontain.sandbox.image import RunnableImage
 
+_TERMINAL_ENV = {"TERM": "xterm"}  # as docker run -t
 _USER_XATTRS_IN_MEMORY = (6, 6)  # tmpfs(5)
 
 
@@ -217,7 +218,7 @@ def sandbox_spec(
     landlock, without_landlock = landlock_on(spec, host)
     return SandboxSpec(
         rootfs=image.rootfs,
-        env=tuple({**dict(image.env), **dict(spec.env)}.items()),
+        env=tuple({**(_TERMINAL_ENV if spec.tty else {}), **dict(image.env), **dict(spec.env)}.items()),
         workdir=spec.workdir or image.workdir,
         user=image.user if spec.user is None else spec.user,
         hostname=spec.hostname,
@@ -229,6 +230,7 @@ def sandbox_spec(
         files=spec.files,
         read_only=spec.read_only,
         init=spec.init,
+        terminal=spec.tty,
         privileged=spec.privileged,
         landlock=landlock,
         time_offset=spec.time_offset,

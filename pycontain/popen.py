@@ -28,7 +28,9 @@ from pycontain.pump import Pump
 from pycontain.runtime import engine as engines
 from pycontain.runtime.exchange import BOUNDED, NOTIFY, STDIN, Exchange, Sink, converse
 from pycontain.runtime.failure import failure_of
+from pycontain.runtime.log import Log
 from pycontain.runtime.watch import watcher
+from pycontain.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +46,7 @@ Text = TypeVar("Text", str, bytes)
 
 _NAMES = ("standard input", "standard output", "standard error")
 _CHUNK = 1 << 15
+_KEPT = 1 << 20  # of what a terminal shows
 
 
 class WaitTimeout(CommandTimeout, subprocess.TimeoutExpired):
@@ -275,8 +278,8 @@ class Plumbing:
 class Process(Generic[Text]):
     """A command in a running container, with the interface of :class:`subprocess.Popen`. Thread-safe.
 
-    ``stdin``, ``stdout`` and ``stderr`` are files for those that are pipes, else None; who holds them closes them. Like
-    there, what nobody refers to any more goes on; it ends with its container.
+    ``stdin``, ``stdout`` and ``stderr`` are files for those that are pipes, else None, and ``terminal`` is the
+    session with its terminal if it has one; who holds them closes them. Like there, what nobody refers to any more goes on; it ends with its container.
     """
 
     def __init__(
@@ -292,14 +295,23 @@ class Process(Generic[Text]):
         self._talk: _Communication | None = None
         options = BOUNDED | NOTIFY | (STDIN if streams.has_input else 0)
         counted = "memory" in prepared.compiled.sandbox.cgroup.controllers
+        log = Log(_KEPT) if prepared.has_terminal else None
         self._exchange = exchange = Exchange(
-            input_=None, limit=0, options=options, counted=counted, given=streams.given
+            input_=None,
+            limit=0,
+            options=options,
+            counted=counted,
+            given=streams.given,
+            sinks=log.streams if log is not None else None,
+            terminal=log is not None,
         )
         try:
             exchange.streams.update(streams.drained)
             streams.drained = {}
             process.send(
-                prepared.engine, ("exec", ident, process.new_id(), options, *prepared.wire()), exchange
+                prepared.engine,
+                ("exec", ident, process.new_id(), exchange.options, *prepared.wire()),
+                exchange,
             )
             converse(exchange, None, until=lambda: exchange.started is not None)
             error = failure_of(exchange, prepared.plan, prepared.engine)
@@ -311,7 +323,10 @@ class Process(Generic[Text]):
             streams.close()
             raise
         streams.start()
-        self._watched = watcher().add(exchange, streams.end)
+        self.terminal: Terminal | None = None
+        if log is not None:
+            self.terminal = Terminal(log, log.cursor(), os.dup(exchange.terminal))
+        self._watched = watcher().add(exchange, streams.end if log is None else log.end)
         self.stdin: IO[Text] | None = streams.file(0, bufsize, coding)
         self.stdout: IO[Text] | None = streams.file(1, bufsize, coding)
         self.stderr: IO[Text] | None = streams.file(2, bufsize, coding)
@@ -385,6 +400,8 @@ class Process(Generic[Text]):
                 if file is not None:
                     file.close()
         finally:
+            if self.terminal is not None:
+                self.terminal.detach()
             if self.stdin is not None:
                 with contextlib.suppress(BrokenPipeError):
                     self.stdin.close()

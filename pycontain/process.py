@@ -37,12 +37,13 @@ if TYPE_CHECKING:
     from pycontain.popen import Plumbing, Process, Redirection
     from pycontain.resources import ProcessStatus, Resources, Stats
     from pycontain.runtime.engine import Engine
-    from pycontain.runtime.log import Log
+    from pycontain.runtime.log import Cursor, Log
     from pycontain.sandbox.image import RunnableImage
     from pycontain.sandbox.limits import Disks, Pages
     from pycontain.sandbox.network import PublishedPort
     from pycontain.sandbox.plan import Plan
     from pycontain.sandbox.spec import SandboxSpec
+    from pycontain.terminal import Terminal
     from pycontain.wiring import Wiring
 
 Text = TypeVar("Text", str, bytes)
@@ -284,6 +285,11 @@ class Prepared:
         )
 
     @property
+    def has_terminal(self) -> bool:
+        """Whether it has a terminal in the place of pipes."""
+        return self.compiled.sandbox.terminal is not None
+
+    @property
     def limited(self) -> bool:
         """Whether the container has a control group, whose counts are worth waiting for."""
         return bool(self.compiled.sandbox.cgroup.controllers)
@@ -320,6 +326,7 @@ class Prepared:
             counted=self.limited,
             feed=streams.given.pop() if streams is not None and streams.has_input else -1,
             sinks=log.streams if log is not None else None,
+            terminal=self.has_terminal,
         )
         try:
             send(self.engine, self.request(ident, exchange.options), exchange)
@@ -513,6 +520,8 @@ class Running:
         self._paused = False
         self._lock = threading.Lock()
         self._files: Files | None = None
+        self._sessions: weakref.WeakSet[Terminal] = weakref.WeakSet()
+        self._left: tuple[Cursor, bytes] | None = None  # where the last session has ended
         self.stdin: IO[bytes] | None = None if streams is None else streams.file(0, -1, None)
         self._watched = watcher().add(exchange, log.end if streams is None else _both(streams.end, log.end))
         if streams is not None:
@@ -586,6 +595,8 @@ class Running:
         self._finalizer()
         if self._wired is not None:
             self._wired.close()
+        for terminal in list(self._sessions):
+            terminal.detach()
         if self.stdin is not None:
             with contextlib.suppress(BrokenPipeError):  # what was written and never read
                 self.stdin.close()
@@ -609,6 +620,32 @@ class Running:
     def logs(self, *, since: Moment | None = None, tail: int | None = None) -> tuple[LogLine, ...]:
         """The lines that are there now, with one that is not complete yet."""
         return tuple(self.lines(follow=False, since=since, tail=tail))
+
+    def attach(self) -> Terminal:
+        """A session with the terminal of a container that was started with :meth:`Container.tty`; see :class:`Terminal`.
+
+        It begins with what was printed since the last session has ended, or since the start. Any number may be open. What has exited
+        can still be read.
+        """
+        self._require_owner()
+        if not self._prepared.has_terminal:
+            raise SandboxError(
+                f"the container {self.name} has no terminal",
+                hint="start it with .tty(), or give a command one: .popen(…, tty=True)",
+            )
+        with loading:
+            from pycontain.terminal import Terminal  # noqa: PLC0415 - for those who use it
+
+        master = watcher().open_terminal(self._watched)
+        with self._lock:
+            cursor, rest = self._left or (self._log.cursor(), b"")
+        terminal = Terminal(self._log, cursor.copy(), master, rest, self._leave)
+        self._sessions.add(terminal)
+        return terminal
+
+    def _leave(self, cursor: Cursor, rest: bytes) -> None:
+        with self._lock:
+            self._left = cursor, rest
 
     # --- resources --------------------------------------------------------------------------------------
 
@@ -846,6 +883,7 @@ class Running:
         env: Mapping[str, str] | None = ...,
         user: str | int | None = ...,
         workdir: str | None = ...,
+        tty: bool = ...,
     ) -> Completed[str]: ...
 
     @overload
@@ -860,6 +898,7 @@ class Running:
         env: Mapping[str, str] | None = ...,
         user: str | int | None = ...,
         workdir: str | None = ...,
+        tty: bool = ...,
     ) -> Completed[bytes]: ...
 
     def exec(
@@ -873,10 +912,12 @@ class Running:
         env: Mapping[str, str] | None = None,
         user: str | int | None = None,
         workdir: str | None = None,
+        tty: bool = False,
     ) -> Completed[Any]:
         """Run one more command inside, with the container's own user, environment, limits and walls.
 
-        *timeout* kills the whole tree of this command, and nothing else of the container. The rest is as in ``run``.
+        *timeout* kills the whole tree of this command, and nothing else of the container. With *tty* it has a terminal of its
+        own, and ``stdout`` is what that showed. The rest is as in ``run``.
         A container that is paused executes nothing.
         """
         began = time.monotonic()
@@ -888,10 +929,12 @@ class Running:
             max_output=max_output,
             most=self._container.spec.output,
         )
-        prepared = self._prepare_command(argv, env, user, workdir)
+        prepared = self._prepare_command(argv, env, user, workdir, tty=tty)
         options = 0 if run.timeout is None else BOUNDED
         counted = "memory" in prepared.compiled.sandbox.cgroup.controllers
-        exchange = Exchange(input_=run.input, limit=run.max_output, options=options, counted=counted)
+        exchange = Exchange(
+            input_=run.input, limit=run.max_output, options=options, counted=counted, terminal=tty
+        )
         try:
             send(prepared.engine, ("exec", self.id, new_id(), exchange.options, *prepared.wire()), exchange)
             completed = _converse(exchange, prepared, run, began)
@@ -913,6 +956,7 @@ class Running:
         env: Mapping[str, str] | None = ...,
         user: str | int | None = ...,
         workdir: str | None = ...,
+        tty: bool = ...,
     ) -> Process[str]: ...
 
     @overload
@@ -929,6 +973,7 @@ class Running:
         env: Mapping[str, str] | None = ...,
         user: str | int | None = ...,
         workdir: str | None = ...,
+        tty: bool = ...,
     ) -> Process[str]: ...
 
     @overload
@@ -945,6 +990,7 @@ class Running:
         env: Mapping[str, str] | None = ...,
         user: str | int | None = ...,
         workdir: str | None = ...,
+        tty: bool = ...,
     ) -> Process[bytes]: ...
 
     def popen(
@@ -960,18 +1006,24 @@ class Running:
         env: Mapping[str, str] | None = None,
         user: str | int | None = None,
         workdir: str | None = None,
+        tty: bool = False,
     ) -> Process[Any]:
         """Start one more command inside and return at once: a :class:`Process`, which behaves as subprocess.Popen.
 
         Streams are PIPE, DEVNULL or STDOUT of :mod:`subprocess`, a file or a descriptor. None is the owner's own output, and
-        no input. They are bytes, or with *text* or an *encoding* str: UTF-8, and newlines stay. The rest is as in ``exec``.
+        no input. They are bytes, or with *text* or an *encoding* str: UTF-8, and newlines stay. With *tty* the command has a
+        terminal instead, ``Process.terminal``. The rest is as in ``exec``.
         """
         self._require_owner()
-        prepared = self._prepare_command(argv, env, user, workdir)
+        prepared = self._prepare_command(argv, env, user, workdir, tty=tty)
         with loading:
             from pycontain.popen import Coding, Plumbing, Process  # noqa: PLC0415 - for those who use it
 
         coding = Coding.parse(encoding, errors) if text or encoding or errors else None
+        if tty:
+            if (stdin, stdout, stderr, coding) != (None, None, None, None):
+                raise InvalidSpec("a command with a terminal has no other streams", hint="use its .terminal")
+            return Process(prepared, self.id, Plumbing(), None, -1)
         return Process(prepared, self.id, Plumbing.of_all(stdin, stdout, stderr), coding, bufsize)
 
     def _prepare_command(
@@ -980,6 +1032,8 @@ class Running:
         env: Mapping[str, str] | None,
         user: str | int | None,
         workdir: str | None,
+        *,
+        tty: bool,
     ) -> Prepared:
         if not argv:
             raise InvalidSpec("there is no command to execute", hint="give one: .exec('ls', '-l')")
@@ -987,7 +1041,9 @@ class Running:
             raise SandboxError(f"the container {self.name} has exited", hint="start it again")
         if self._paused:
             raise SandboxError(f"the container {self.name} is paused", hint="call resume() before")
-        return self._container.prepare_exec(self._prepared, argv, env=env, user=user, workdir=workdir)
+        return self._container.prepare_exec(
+            self._prepared, argv, env=env, user=user, workdir=workdir, tty=tty
+        )
 
     def _require_owner(self) -> None:
         if os.getpid() != self._process:

@@ -13,6 +13,8 @@ import select
 import threading
 from typing import TYPE_CHECKING
 
+from pycontain.errors import SandboxError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -51,7 +53,7 @@ class Pump(threading.Thread):
         try:
             while wait_for(self.source, select.POLLIN, self.over):
                 chunk = os.read(self.source, _CHUNK)
-                if not (chunk and self._write(chunk)):
+                if not (chunk and self._write(self.carry(chunk))):
                     break
         except OSError as error:
             # EPIPE: who reads has left, and the payload learns it from its own pipe. EIO: the terminal has gone.
@@ -62,6 +64,18 @@ class Pump(threading.Thread):
                 os.close(fd)
             if self.ended is not None:
                 self.ended()
+
+    def carry(self, chunk: bytes) -> bytes:
+        """What of *chunk* is carried."""
+        return chunk
+
+    def failure(self) -> SandboxError | None:
+        """What went wrong, as an error of ours."""
+        if self.error is None:
+            return None
+        error = SandboxError(f"{self.name.removeprefix('pycontain ')} broke: {self.error.strerror}")
+        error.__cause__ = self.error
+        return error
 
     def _write(self, chunk: bytes) -> bool:
         while chunk:

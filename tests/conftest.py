@@ -10,12 +10,16 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 from leaks import no_leaks  # noqa: F401 - a fixture
 
 import pycontain
 from pycontain.kernel import syscalls
 from pycontain.runtime.probe import is_privileged
+
+hypothesis.settings.register_profile("noisy machine", deadline=None)  # no test asserts a time
+hypothesis.settings.load_profile("noisy machine")
 
 TESTS = Path(__file__).parent
 RINGS_OF_CONTAINERS = {"kernel", "against", "attacks"}

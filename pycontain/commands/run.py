@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from pycontain.attached import run_attached
 from pycontain.commands.options import container_parser, read_container
+from pycontain.commands.parser import UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -23,6 +25,7 @@ def parser() -> Parser:
     made = container_parser("run", description="Run a command in a new container, which is gone afterwards.")
     how = made.add_argument_group("how it runs")
     how.add_argument("-i", "--interactive", action="store_true", help="pass our standard input on")
+    how.add_argument("-t", "--tty", action="store_true", help="a terminal for the payload, shown on ours")
     how.add_argument("--timeout", type=float, metavar="SECONDS", help="kill it then, and exit with 124")
     how.add_argument("--plan", action="store_true", help="print the steps and do nothing")
     how.add_argument("--profile", action="store_true", help="print at the end where the time went")
@@ -33,6 +36,9 @@ def parser() -> Parser:
 def act(options: argparse.Namespace) -> int:
     """Exit as the payload did."""
     container, argv = read_container(options)
+    if options.tty:
+        columns, rows = _window(options)
+        container = container.tty(columns=columns, rows=rows)
     if options.plan:
         sys.stdout.write(f"{container.plan(*argv)}\n")
         return 0
@@ -42,6 +48,17 @@ def act(options: argparse.Namespace) -> int:
     if options.profile:
         sys.stderr.write(profile(container.plan(*argv), completed.timings))
     return status_of(completed)
+
+
+def _window(options: argparse.Namespace) -> tuple[int, int]:
+    """Columns and rows of our own terminal, which must be one when its keys are to be passed on."""
+    from pycontain.console import window  # noqa: PLC0415 - for who has a terminal
+
+    if options.interactive and not options.plan and not os.isatty(0):
+        raise UsageError(
+            "standard input is no terminal, so -i and -t do not go together", hint="leave -t out"
+        )
+    return window()
 
 
 def status_of(completed: Completed[bytes]) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pycontain.runtime.group import Group
 
-STDIN, NOTIFY, PROFILE, BOUNDED = 1, 2, 4, 8  # bits of a request's options
+STDIN, NOTIFY, PROFILE, BOUNDED, TERMINAL = 1, 2, 4, 8, 16  # bits of a request's options
 
 _CHANNEL = supervise.CHANNEL
 _EXTRA = (
@@ -36,6 +36,7 @@ _LINE = _FILES + 1  # of a spare, to the zygote, which learns by its end that th
 _FAR = 64  # more than what a child ever has open
 _PACKET_LIMIT = 64 << 10  # well below net.core.wmem_default
 _MOST_DESCRIPTORS = 200  # unix(7): SCM_MAX_FD is 253
+_STREAMS = {0: (1, 2), STDIN: (0, 1, 2), TERMINAL: ()}  # which are given
 _MORE = b"more"  # the packet has descriptors for the next one
 _LARGE = b"large"
 _TEXT_LIMIT = 8 << 10  # of what is said about a failure: a packet must hold it
@@ -244,7 +245,7 @@ def live(
             refused = _refused_by(group, task)
         times = [task.taken, *times] if times and options & PROFILE else [task.taken, time.monotonic()]
         trees = [fds.pop() for _ in task.trees][::-1]
-        _arrange_descriptors(child, fds, trees, line, stdin=bool(options & STDIN))
+        _arrange_descriptors(child, fds, trees, line, _STREAMS[options & (STDIN | TERMINAL)])
         try:
             if refused is not None:
                 raise refused
@@ -271,6 +272,7 @@ def live(
                     times=times,
                     tree=not task.folder,
                     ahead=child.ahead,
+                    terminal=child.has_terminal,
                 )
             else:
                 supervise.execute(argv, values)
@@ -318,15 +320,15 @@ def _show_layer(child: perform.Child, *, told: bool) -> None:
 
 
 def _arrange_descriptors(
-    child: perform.Child, fds: list[int], trees: list[int], line: int | None, *, stdin: bool
+    child: perform.Child, fds: list[int], trees: list[int], line: int | None, streams: tuple[int, ...]
 ) -> None:
-    """Stdio at 0 to 2, the channel at 3, what else was given at 4, the stage, the files and the line, trees, and nothing more.
+    """The *streams* that are given where they belong, the channel at 3, what else was given at 4, the stage, the files and the line, trees, and nothing more.
 
     CVE-2024-21626: what the payload inherits, and what its working directory can be reached through, is decided here.
     """
     child.trees = [_above(fd) for fd in trees]
     channel, *given = [_above(fd) for fd in fds]
-    wanted = dict(zip((0, 1, 2, _EXTRA) if stdin else (1, 2, _EXTRA), given, strict=False))
+    wanted = dict(zip((*streams, _EXTRA), given, strict=False))
     wanted[_CHANNEL] = channel
     if child.files >= 0:  # what was refused before them needs neither
         wanted[_STAGE], wanted[_FILES] = _above(child.root), _above(child.files)

@@ -27,7 +27,7 @@ _LAST_WORDS = 10.0  # how long a killed container may take to be gone before tha
 _IN, _OUT = select.POLLIN | select.POLLHUP | select.POLLERR, select.POLLOUT | select.POLLHUP | select.POLLERR
 
 # Bits of a request's options, as pycontain.runtime.zygote reads them: BOUNDED is a command that has a timeout.
-STDIN, NOTIFY, PROFILE, BOUNDED = 1, 2, 4, 8
+STDIN, NOTIFY, PROFILE, BOUNDED, TERMINAL = 1, 2, 4, 8, 16
 
 
 class Sink:
@@ -57,7 +57,8 @@ class Exchange:
 
     *counted*: there is a control group, and what it counted comes with the last word and is waited for. *given* are the far
     ends of streams whose near ends are somebody else's: then it has none itself; *feed* is the
-    far end of standard input alone. *sinks* take what the streams deliver, instead of keeping *limit* bytes of each.
+    far end of standard input alone. *sinks* take what the streams deliver, instead of keeping *limit* bytes of each. With a
+    *terminal* the one stream is that, which the child makes and hands over; input ends there with the character for it.
     """
 
     def __init__(
@@ -70,12 +71,16 @@ class Exchange:
         given: list[int] | None = None,
         feed: int = -1,
         sinks: tuple[Sink, Sink] | None = None,
+        terminal: bool = False,
     ) -> None:
         self.streams: dict[int, Sink] = {}
         self.stdin = self.pidfd = self.layer = -1
+        self.terminal = -1  # the master
+        self._slave = -1  # as long as it is open, who closes a terminal inside may open it again
         self._input = memoryview(input_ or b"")
         self.stdout, self.stderr = sinks or (Sink(limit), Sink(limit))
         self.options = options
+        self._fed = False  # whether a terminal is
         self._counted = counted
         self.usage: dict[str, int | float] = {}  # what the control group counted
         self._given: list[int] = given or []
@@ -89,7 +94,10 @@ class Exchange:
                 os.close(fd)
             raise engines.shortage(error) from error
         try:
-            if given is None:
+            if terminal:
+                self.options |= TERMINAL
+                self._fed = input_ is not None
+            elif given is None:
                 self._open_streams(wants_input=input_ is not None)
         except OSError as error:
             self.close()
@@ -154,11 +162,16 @@ class Exchange:
             chunk = os.read(fd, _CHUNK)
         except BlockingIOError:
             return False
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            chunk = b""  # so the master of a terminal says that nobody has it open
         if chunk:
             self.streams[fd].take(chunk)
             return True
         del self.streams[fd]
-        os.close(fd)
+        if fd != self.terminal:  # which sessions may still ask for
+            os.close(fd)
         return False
 
     def _feed(self) -> None:
@@ -166,8 +179,10 @@ class Exchange:
             written = os.write(self.stdin, self._input[:_CHUNK])
         except BlockingIOError:
             return
-        except BrokenPipeError:  # the payload reads no more: as in subprocess, not an error
-            written = len(self._input)
+        except OSError as error:
+            if error.errno not in {errno.EPIPE, errno.EIO}:
+                raise
+            written = len(self._input)  # the payload reads no more: as in subprocess, not an error
         self._input = self._input[written:]
         if not self._input:
             os.close(self.stdin)
@@ -175,7 +190,7 @@ class Exchange:
 
     def _listen(self) -> None:
         try:
-            packet, fds, _ = descriptors.receive(self.channel, _CHUNK, 1)
+            packet, fds, _ = descriptors.receive(self.channel, _CHUNK, 2)
         except ConnectionResetError:
             packet, fds = b"", []
         if not packet:
@@ -185,11 +200,23 @@ class Exchange:
             self._finish()
             return
         kind, *content = marshal.loads(packet)
-        if kind == "layer" and fds:
+        if kind == "terminal" and len(fds) > 1:
+            self._take_terminal(*fds)
+        elif kind == "layer" and fds:
             self.layer = fds[0]
         elif fds:
             self.pidfd = fds[0]
         self._hear(kind, *content)
+
+    def _take_terminal(self, master: int, slave: int) -> None:
+        self.terminal, self._slave = master, slave
+        os.set_blocking(master, False)
+        self.streams[master] = self.stdout
+        if self._fed:
+            # termios(3): VEOF ends what was typed; after a part of a line the first one only hands that over.
+            end = b"\4" if self._input[-1:] in {b"", b"\n"} else b"\4\4"
+            self._input = memoryview(bytes(self._input) + end)
+            self.stdin = os.dup(master)
 
     def _hear(self, kind: str, *content: Any) -> None:
         match kind:
@@ -241,13 +268,14 @@ class Exchange:
         """Let go of everything; a container that still runs is killed by that. Safe to repeat."""
         self.channel.close()
         self._far.close()
-        for fd in (*self.streams, *self._given, self.stdin, self.pidfd, self.layer):
+        own = (self.stdin, self.pidfd, self.layer, self.terminal, self._slave)
+        for fd in {*self.streams, *self._given, *own}:
             if fd >= 0:
                 with contextlib.suppress(OSError):
                     os.close(fd)
         self.streams.clear()
         self._given.clear()
-        self.stdin = self.pidfd = self.layer = -1
+        self.stdin = self.pidfd = self.layer = self.terminal = self._slave = -1
 
     def abandon(self) -> None:
         """The same, in the child of a fork: the parent's container lives on."""

@@ -153,3 +153,7 @@ class Cursor:
     def __init__(self, number: int, passed: int) -> None:
         self.number = number  # of the record that is read next
         self.passed = passed  # bytes of those before
+
+    def copy(self) -> Cursor:
+        """One more at the same place."""
+        return Cursor(self.number, self.passed)

@@ -11,14 +11,17 @@ descriptor: a path of the image is never given to the kernel to be walked from t
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import socket
 import stat
+import struct
 import sys
 import time
 
 from pycontain.kernel import landlock, netdevice, privileges, seccomp, syscalls
+from pycontain.runtime import supervise
 from pycontain.sandbox.accounts import UnknownAccount, resolve_user
 
 TYPE_CHECKING = False  # importing typing would cost the zygote 6 ms and 1 MB
@@ -39,6 +42,10 @@ MASK_OPTIONS = "nr_inodes=1,mode=755"
 _OWN_TREES = frozenset({"/dev/pts", "/dev/shm", "/dev/mqueue"})  # what a container has of its own
 _OWN_NODES = frozenset({"/dev/ptmx", "/dev/console"})
 _TREE = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
+_PTMX = os.makedev(5, 2)
+# ioctl_tty(2), <asm-generic/ioctls.h>
+_TIOCSCTTY, _TIOCSWINSZ, _TIOCGPTPEER = 0x540E, 0x5414, 0x5441
+_TIOCGPTN, _TIOCSPTLCK = 0x80045430, 0x40045431
 _MOST_LINKS = 40  # as path_resolution(7)
 _ACCOUNT_FILE_LIMIT = 4 << 20
 
@@ -67,7 +74,7 @@ class Child:
         self.installed = 0
         self.layer = -1  # the upper directory, where it is in a file system of the container's own
         self.kernel_devices: set[int] = set()  # st_dev of the /proc and /sys that we mounted
-        self.has_input = False
+        self.has_input = self.has_terminal = False
         self.secrets: list[int] = []
         self.uid = self.gid = 0
         self.groups: tuple[int, ...] = ()
@@ -373,6 +380,34 @@ def _device_tree(source: str) -> int:
     return tree
 
 
+def open_terminal(child: Child, columns: int, rows: int, console: bool, lead: bool) -> None:  # noqa: FBT001 - as the step says
+    """ioctl_tty(2)."""
+    inside = child.root < 0  # an exec is in the container's root already
+    flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
+    master = os.open("/dev/pts/ptmx", flags) if inside else _open(child, "/dev/pts/ptmx", flags)
+    if os.fstat(master).st_rdev != _PTMX:  # root inside, with CAP_SYS_ADMIN, has put something else there
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), "/dev/pts/ptmx")
+    fcntl.ioctl(master, _TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+    fcntl.ioctl(master, _TIOCSPTLCK, bytes(4))
+    slave = fcntl.ioctl(master, _TIOCGPTPEER, flags)
+    if console:
+        (number,) = struct.unpack("I", fcntl.ioctl(master, _TIOCGPTN, bytes(4)))
+        place = _open(child, f"/dev/pts/{number}")
+        tree = syscalls.open_tree(place, "", syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH)
+        _attach(child, tree, "/dev/console", directory=False)
+        os.close(tree)
+        os.close(place)
+    supervise.report("terminal", fds=(master, slave))
+    os.close(master)
+    for fd in range(3):
+        os.dup2(slave, fd)
+    os.close(slave)
+    if lead:
+        os.setsid()
+        fcntl.ioctl(0, _TIOCSCTTY, 0)
+    child.has_input = child.has_terminal = True
+
+
 def make_host_devices(child: Child, bound: bool) -> None:  # noqa: FBT001 - as the step says
     """mknod(2), or bind, each node of the host's /dev."""
     _make_nodes(child, "/dev", bound=bound)
@@ -640,9 +675,9 @@ def drop_bounding_set(child: Child, keep: int) -> None:
 
 
 def set_identity(child: Child, setgroups: bool) -> None:  # noqa: FBT001 - as the step says
-    """Become the user; stdio pipes become the user's, so that /dev/stdout can be opened again (as runc does)."""
+    """Become the user; pipes or the terminal become the user's, so that /dev/stdout can be opened again (as runc does)."""
     for fd in range(3):
-        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+        if stat.S_ISFIFO(os.fstat(fd).st_mode) or child.has_terminal:
             os.fchown(fd, child.uid, -1)
     for fd in child.secrets:
         os.fchown(fd, child.uid, child.gid)
@@ -767,6 +802,7 @@ DOERS: dict[str, Callable[..., None]] = {
     "MakeDevice": make_device,
     "BindDevice": bind_device,
     "MakeHostDevices": make_host_devices,
+    "OpenTerminal": open_terminal,
     "MakeLink": make_link,
     "WriteSysctl": write_sysctl,
     "MountFiles": mount_files,

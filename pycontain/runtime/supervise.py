@@ -33,7 +33,14 @@ _ALL = signal.valid_signals()
 _RESET = sorted(_ALL - {signal.SIGKILL, signal.SIGSTOP})
 # What the zygote sends to a supervisor to end its tree; from inside, nobody can send it (si_pid would not be 0).
 END_TREE: int = signal.SIGRTMIN + 3
-_LET_GO = frozenset({errno.EPIPE, errno.ECONNRESET})  # the owner has; the zygote will end us
+
+
+# open(2) of a terminal by the leader of a new session makes it the controlling one; it is the same by another descriptor.
+_CONTROLLED = (
+    (os.POSIX_SPAWN_OPEN, 0, "/proc/self/fd/1", os.O_RDWR, 0),
+    (os.POSIX_SPAWN_DUP2, 0, 1),
+    (os.POSIX_SPAWN_DUP2, 0, 2),
+)
 
 
 class CommandUnusable(Exception):
@@ -90,17 +97,27 @@ def supervise(
     times: Sequence[float],
     tree: bool,
     ahead: float,
+    terminal: bool,
 ) -> None:
     """Start the payload, stay with it until it ends, report it on the channel. Raises before the payload runs, or never.
 
-    *ahead* is by how many seconds the clock of our time namespace is before the owner's.
+    *ahead* is by how many seconds the clock of our time namespace is before the owner's. With a *terminal* at 0, 1 and 2 the
+    payload is controlled by it.
     """
     privileges.set_name("pycontain-init")
     privileges.set_child_subreaper()
     signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
     path = find_command(argv[0], env.get("PATH", ""))
     try:
-        payload = os.posix_spawn(path, list(argv), env, setsid=True, setsigmask=(), setsigdef=_RESET)
+        payload = os.posix_spawn(
+            path,
+            list(argv),
+            env,
+            file_actions=_CONTROLLED if terminal else (),
+            setsid=True,
+            setsigmask=(),
+            setsigdef=_RESET,
+        )
     except OSError as error:
         raise CommandUnusable(error.errno or 0, path, exists=True) from error
     started = time.monotonic() - ahead
@@ -111,7 +128,7 @@ def supervise(
     ended = time.monotonic() - ahead
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = (usage.ru_utime, usage.ru_stime, usage.ru_maxrss, usage.ru_inblock, usage.ru_oublock)
-    _report("result", alone, status, *used, started, ended, tuple(times))
+    report("result", alone, status, *used, started, ended, tuple(times))
 
 
 def _report_start(payload: int, started: float, *, tree: bool) -> None:
@@ -123,16 +140,9 @@ def _report_start(payload: int, started: float, *, tree: bool) -> None:
         except OSError:
             pass  # a seccomp profile of the user's own does not have the call: signals go through us
     if pidfd < 0:
-        _report("started", started)
-        return
-    channel = socket.socket(fileno=CHANNEL)
-    try:
-        socket.send_fds(channel, [marshal.dumps(("started", started))], (pidfd,))
-    except OSError as error:
-        if error.errno not in _LET_GO:
-            raise
-    finally:
-        channel.detach()
+        report("started", started)
+    else:
+        report("started", started, fds=(pidfd,))
         os.close(pidfd)
 
 
@@ -152,11 +162,19 @@ def rehearse() -> None:
     marshal.dumps(("result", True, 0, usage.ru_utime, usage.ru_maxrss, time.monotonic(), ()))
 
 
-def _report(*message: Any) -> None:
+def report(*message: Any, fds: tuple[int, ...] = ()) -> None:
+    """Say something to the owner, with descriptors for it."""
     try:
-        os.write(CHANNEL, marshal.dumps(message))
+        if fds:
+            channel = socket.socket(fileno=CHANNEL)
+            try:
+                socket.send_fds(channel, [marshal.dumps(message)], fds)
+            finally:
+                channel.detach()
+        else:
+            os.write(CHANNEL, marshal.dumps(message))
     except OSError as error:
-        if error.errno not in _LET_GO:
+        if error.errno not in {errno.EPIPE, errno.ECONNRESET}:  # the owner has let go; the zygote will end us
             raise
 
 

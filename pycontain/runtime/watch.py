@@ -77,6 +77,11 @@ class Watcher:
             layer = -1 if watched.done.is_set() else watched.exchange.layer
             return os.dup(layer) if layer >= 0 else -1
 
+    def open_terminal(self, watched: Watched) -> int:
+        """The master of its terminal, which the caller closes; -1 when there is none any more."""
+        with self._lock:
+            return -1 if watched.exchange.terminal < 0 else os.dup(watched.exchange.terminal)
+
     def command(self, watched: Watched, *message: Any) -> None:
         """Send a command through the exchange's channel."""
         with self._lock:

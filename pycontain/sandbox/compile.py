@@ -43,6 +43,7 @@ from pycontain.sandbox.steps import (
     MountStage,
     MoveMount,
     Namespaces,
+    OpenTerminal,
     PivotRoot,
     ReadOnlyPath,
     ReadOnlyRoot,
@@ -132,6 +133,7 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
                 cgroup(spec),
                 clocks(spec),
                 rootfs(spec, host),
+                terminal(spec),
                 mounts(spec),
                 working_directory(spec),
                 files(spec),
@@ -373,6 +375,17 @@ def rootfs(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
         yield MoveMount(path, because="from the stage, with what is mounted below")
 
 
+def terminal(spec: SandboxSpec, *, console: bool = True) -> Iterator[Step]:
+    """Before the user's mounts, which might cover /dev."""
+    if spec.terminal is not None:
+        yield OpenTerminal(
+            *spec.terminal,
+            console=console,
+            lead=not spec.init,
+            because="a terminal of its own; the owner's is out of reach",
+        )
+
+
 def _layers(spec: SandboxSpec) -> tuple[tuple[int, str], ...]:
     """Each lower directory by the number of its tree and its name in there."""
     folders = _folders(spec)
@@ -575,6 +588,7 @@ def compile_exec(spec: SandboxSpec, host: HostFacts) -> Plan:
                 allowances(spec),
                 join_cgroup(spec),
                 limits(spec),
+                terminal(spec, console=False),
                 whereabouts(spec),
                 privileges(spec, host),
                 landlock(spec, host),

@@ -397,11 +397,18 @@ def processes(view: _View) -> Iterator[Wall]:
         "PID 1 is ours: it forwards signals and reaps",
         ".init(False): the payload is PID 1, and reaps for itself",
     )
+    own = bool(view.all(steps.OpenTerminal))
+    terminal = (
+        "on a terminal of its own: nothing can be typed into another"
+        if own
+        else "without a terminal: nothing can be typed into one"
+    )
     yield Wall(
         "session",
-        stands=init,
-        what="its own, without a terminal: nothing can be typed into one (TIOCSTI)" if init else "",
-        because="" if init else "the payload begins none by itself; there is no terminal either",
+        stands=init or own,
+        what=f"its own, {terminal} (TIOCSTI)" if init or own else "",
+        because="" if init or own else "the payload begins none by itself; there is no terminal either",
     )
-    yield Wall("descriptors", stands=True, what="0, 1 and 2, which are its own pipes, and no other")
+    pipes = "terminal" if own else "pipes"
+    yield Wall("descriptors", stands=True, what=f"0, 1 and 2, which are its own {pipes}, and no other")
     yield Wall("lifetime", stands=True, what="the kernel ends it with its owner, however that ends")

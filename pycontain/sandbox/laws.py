@@ -22,6 +22,7 @@ _MOUNTING = (
     steps.BindMount,
     steps.AttachTree,
     steps.BindDevice,
+    steps.OpenTerminal,
     steps.InstallFile,
     steps.MaskPath,
     steps.ReadOnlyPath,
@@ -246,6 +247,8 @@ _ORDER = (
     (steps.MountLayer, steps.MountOverlay),
     (steps.MountOverlay, steps.SetRootStatus),
     (steps.WritablePath, steps.ReadOnlyRoot),
+    (steps.MoveMount, steps.OpenTerminal),
+    (steps.OpenTerminal, steps.SetIdentity),
 )
 
 

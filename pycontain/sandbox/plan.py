@@ -17,6 +17,7 @@ from pycontain.sandbox.steps import (
     Execute,
     GivePipes,
     JoinCgroup,
+    OpenTerminal,
     ResolveUser,
     SetResourceLimit,
     Step,
@@ -89,7 +90,7 @@ class Plan:
         For a start those before the control group and the image matter, for an exec those before the group and the
         container's files do. Limits on resources are the payload's: a spare has descriptors to take first.
         """
-        late = GivePipes | JoinCgroup | UnshareCgroup | SetResourceLimit | ResolveUser
+        late = GivePipes | JoinCgroup | UnshareCgroup | SetResourceLimit | OpenTerminal | ResolveUser
         return next(place for place, step in enumerate(self.steps) if isinstance(step, late))
 
     def with_argv(self, argv: tuple[str, ...]) -> Plan:

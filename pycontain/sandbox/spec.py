@@ -141,6 +141,7 @@ class SandboxSpec:
     files: tuple[File, ...] = ()
     read_only: bool = False
     init: bool = True
+    terminal: tuple[int, int] | None = None  # its columns and rows
     privileged: bool = False
     landlock: bool = False
     capabilities: frozenset[str] = capabilities.DEFAULT

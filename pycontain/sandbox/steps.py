@@ -708,6 +708,40 @@ class MakeHostDevices(Step):
 
 
 @attrs.frozen
+class OpenTerminal(Step):
+    """A pseudo-terminal of the container's own devpts, pty(7): its slave is 0, 1 and 2 of the payload, its master the owner's.
+
+    With *console* the slave is /dev/console as well; with *lead* the child itself begins the session that it controls.
+    """
+
+    columns: int
+    rows: int
+    console: bool = True
+    lead: bool = False
+
+    def __str__(self) -> str:
+        calls = [
+            'master = open("/dev/pts/ptmx")',
+            f"ioctl(master, TIOCSWINSZ, {{{self.rows}, {self.columns}}})",
+            "slave = ioctl(master, TIOCGPTPEER)",
+        ]
+        if self.console:
+            calls.append("move_mount(open_tree(slave, OPEN_TREE_CLONE), ROOT/dev/console)")
+        calls.append("sendmsg(OWNER, [master, slave])")
+        calls += [f"dup2(slave, {fd})" for fd in range(3)]
+        if self.lead:
+            calls += ["setsid()", "ioctl(0, TIOCSCTTY)"]
+        return "; ".join(calls)
+
+    def explain(self, number: int, path: str) -> tuple[str, str] | None:
+        """There may be too many."""
+        del path
+        if number == errno.ENOSPC:
+            return "the host has no pseudo-terminal left", "raise kernel.pty.max, or end some containers"
+        return None
+
+
+@attrs.frozen
 class MakeLink(Step):
     """symlink(2) below the root."""
 
