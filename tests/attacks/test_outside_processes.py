@@ -7,6 +7,7 @@ import pty
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -233,10 +234,36 @@ def test_terminal_injection_on_the_command_line():
     assert "typed" not in shown
 
 
+ON_ITS_DESCRIPTORS = """
+import select, sys
+from pycontain import Container
+with Container("host:").start("sleep", "600") as running:
+    process = running.popen("python3", "-I", "-c", sys.argv[1], stdin=0, stdout=1, stderr=2)
+    print("ended:", process.wait())
+with open("/dev/tty", "rb") as terminal:
+    print("waiting:", *select.select([terminal], [], [], 0)[0])
+"""
+
+
+def test_terminal_injection_through_inherited_descriptors_tiocsti():
+    """Who gives a payload the terminal gives it to read and write, and nothing more: it is the owner's session's."""
+    shown = on_a_terminal(sys.executable, "-c", ON_ITS_DESCRIPTORS, TIOCSTI)
+    for number in range(3):
+        tried = [line for line in shown.splitlines() if line.startswith(f"{number} ")]
+        assert len(tried) == 2, shown
+    assert "typed" not in shown
+    assert "has a controlling terminal" not in shown
+    assert "ended: 0\r\nwaiting:\r\n" in shown
+
+
 def test_the_terminal_would_be_reached_by_a_plain_subprocess():
-    """At least /dev/tty can be opened there; whether it takes TIOCSTI is for the kernel (dev.tty.legacy_tiocsti)."""
+    """At least /dev/tty can be opened there; whether it takes TIOCSTI is for the kernel."""
     shown = on_a_terminal(sys.executable, "-I", "-c", TIOCSTI)
     assert "/dev/tty No such device or address" not in shown
+    switch = Path("/proc/sys/dev/tty/legacy_tiocsti")  # Linux 6.2
+    if not switch.exists() or switch.read_text() == "1\n":
+        assert "/dev/tty typed" in shown
+        assert "0 typed" in shown
 
 
 def test_the_terminal_is_not_there_at_all():
