@@ -412,9 +412,14 @@ class Container:
             self._refuse_taken(door, target)
         return self._with(files=(*self.spec.files, File(target, Secret(read), 0o400)))
 
-    def read_only(self, on: bool = True) -> Container:  # noqa: FBT001, FBT002 - .read_only() is the usual call
-        """Make the root read-only; mounts and tmpfs keep what they are."""
-        return self._with(read_only=on)
+    def read_only(self, on: bool = True, *, scratch: bool | None = None) -> Container:  # noqa: FBT001, FBT002 - .read_only() is the usual call
+        """Make the root read-only; mounts, tmpfs and files keep what they are.
+
+        With *scratch* there are places to write in memory, where nothing else is put: /tmp of 64 MiB, /var/tmp and /run of
+        16 MiB each.
+        """
+        places = {} if scratch is None else {"scratch": _SCRATCH if scratch else ()}
+        return self._with(read_only=on, **places)
 
     def init(self, on: bool) -> Container:  # noqa: FBT001 - the contract's name and form
         """Whether PID 1 is an init of ours (the default), or the payload itself."""

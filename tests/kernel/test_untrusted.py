@@ -33,6 +33,15 @@ def test_nothing_of_the_image_can_be_written_and_the_places_in_memory_can():
     assert (done.stdout, done.stderr) == ("", "")
 
 
+def test_a_read_only_root_may_have_the_same_places():
+    scratch = HOST.read_only(scratch=True)
+    assert sh("touch /tmp/x /var/tmp/x /run/x", scratch).ok
+    assert not sh("touch /x", scratch).ok
+    assert scratch.read_only() == scratch
+    assert scratch.read_only(scratch=False) == HOST.read_only()
+    assert STRICT.read_only() == STRICT
+
+
 @pytest.mark.parametrize("place", ["/tmp", "/var/tmp", "/run", "/dev/shm", "/dev"])
 def test_no_place_in_memory_is_endless(place):
     size = int(sh(f"df -k --output=size {place} | tail -1").stdout)
