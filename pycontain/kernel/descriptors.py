@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import os
 import socket
 
 _FLAGS = int(socket.MSG_CMSG_CLOEXEC)  # as plain numbers: to combine members of an enum takes a hundred steps
@@ -27,5 +28,9 @@ def receive(channel: socket.socket, size: int, most: int, flags: int = 0) -> tup
 
 def pid_of(pidfd: int) -> int:
     """proc_pid_fdinfo(5): the process of a pidfd, in our own PID namespace; -1 when it is gone."""
-    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))
+    fd = os.open(f"/proc/self/fdinfo/{pidfd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:  # plain reads: a text file would be a sixth of what the forker writes to between two forks
+        text = os.read(fd, 1 << 10)
+    finally:
+        os.close(fd)
+    return int(text.partition(b"\nPid:")[2].split(None, 1)[0])
