@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pycontain.diagnosis import doctor
     from pycontain.filecopy import Copied
     from pycontain.files import Files, FileStatus
+    from pycontain.health import Health
     from pycontain.image import Image, Store
     from pycontain.logs import LogLine
     from pycontain.oci.config import ExecutionParameters
@@ -37,6 +38,7 @@ _HOMES = {
     "ExecutionParameters": "pycontain.oci.config",
     "FileStatus": "pycontain.files",
     "Files": "pycontain.files",
+    "Health": "pycontain.health",
     "Image": "pycontain.image",
     "LogLine": "pycontain.logs",
     "Phase": "pycontain.progress",
@@ -65,6 +67,7 @@ __all__ = [
     "ExecutionParameters",
     "FileStatus",
     "Files",
+    "Health",
     "Image",
     "LogLine",
     "Phase",

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pycontain.image import Image
+    from pycontain.oci.config import Healthcheck
     from pycontain.popen import Redirection
     from pycontain.process import Completed, Running
     from pycontain.runnable import StoredSource
@@ -263,6 +264,7 @@ class ContainerSpec:
     read_only: bool = False
     init: bool = True
     tty: tuple[int, int] | None = None
+    health: Healthcheck | None = None
     privileged: bool = False
     landlock: bool = False
     time_offset: tuple[int, int] | None = None
@@ -433,6 +435,34 @@ class Container:
         with _Door() as door:
             size = door.read(_window, columns), door.read(_window, rows)
         return self._with(tty=size if on else None)
+
+    def health(
+        self,
+        *argv: str,
+        interval: float | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        start_period: float | None = None,
+        start_interval: float | None = None,
+    ) -> Container:
+        """Find out by a command inside whether the payload is well: one text for the shell, or a program and its arguments.
+
+        It runs every *interval* seconds (30), may take *timeout* seconds (30), and after *retries* failures in a row (3) the container
+        is unhealthy. Failures do not count for *start_period* seconds (0) after the start; until it is well for the first time it is
+        run every *start_interval* seconds (1). Without a command there is none, also when the image has one. See ``Running.health``.
+        """
+        from pycontain.health import healthcheck  # noqa: PLC0415 - few ask for it
+
+        return self._with(
+            health=healthcheck(
+                argv,
+                interval=interval,
+                timeout=timeout,
+                retries=retries,
+                start_period=start_period,
+                start_interval=start_interval,
+            )
+        )
 
     def stop_signal(self, signal: str | int) -> Container:
         """The signal with which ``stop()`` asks the payload to end."""

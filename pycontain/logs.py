@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from datetime import datetime
 from itertools import chain, dropwhile
@@ -119,6 +120,17 @@ class Reader:
             records, missed = self._log.read(self._cursor, None)
             yield from self._lines(records, missed)
             if not records:
+                return
+
+    def for_some_time(self, seconds: float) -> Iterator[LogLine]:
+        """The same for at most *seconds*; what is not complete at the container's end is the last of them."""
+        deadline = time.monotonic() + seconds
+        while True:
+            records, missed = self._log.read(self._cursor, max(0.0, deadline - time.monotonic()))
+            yield from self._lines(records, missed)
+            if not records:
+                if self._log.ended:
+                    yield from self.incomplete()
                 return
 
     def incomplete(self) -> Iterator[LogLine]:

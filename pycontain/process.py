@@ -25,13 +25,15 @@ from pycontain.sandbox.network import LOOPBACK, NO_NETWORKING, Networking
 from pycontain.sandbox.size import parse_size
 
 if TYPE_CHECKING:
+    import re
     import socket
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import IO
 
     from pycontain.changes import Change, WritableLayer
     from pycontain.container import Container, ContainerSpec
     from pycontain.files import Files
+    from pycontain.health import Health, Monitor
     from pycontain.image import Image
     from pycontain.logs import LogLine, Moment
     from pycontain.popen import Plumbing, Process, Redirection
@@ -119,8 +121,8 @@ class Completed(Generic[Text]):
         """Return self, or raise :class:`CommandFailed` with the end of what it printed."""
         if self.ok:
             return self
-        how = f"exit code {self.exit_code}" if self.signal is None else f"signal {_signal_name(self.signal)}"
-        error = CommandFailed(f"{shortened(' '.join(self.argv))} ended with {how}", result=self)
+        line = shortened(" ".join(self.argv))
+        error = CommandFailed(f"{line} ended with {how_it_ended(self)}", result=self)
         tail = self.tail()
         raise error.with_hint(f"it printed last:\n{tail}" if tail else "it printed nothing")
 
@@ -129,6 +131,11 @@ class Completed(Generic[Text]):
         printed = self.stderr or self.stdout
         text = printed if isinstance(printed, str) else printed.decode(errors="replace")
         return "\n".join(text.splitlines()[-_TAIL_LINES:])
+
+
+def how_it_ended(done: Completed[Any]) -> str:
+    """For a sentence."""
+    return f"exit code {done.exit_code}" if done.signal is None else f"signal {_signal_name(done.signal)}"
 
 
 def _signal_name(number: int) -> str:
@@ -520,6 +527,7 @@ class Running:
         self._paused = False
         self._lock = threading.Lock()
         self._files: Files | None = None
+        self._monitor: Monitor | None = None
         self._sessions: weakref.WeakSet[Terminal] = weakref.WeakSet()
         self._left: tuple[Cursor, bytes] | None = None  # where the last session has ended
         self.stdin: IO[bytes] | None = None if streams is None else streams.file(0, -1, None)
@@ -646,6 +654,82 @@ class Running:
     def _leave(self, cursor: Cursor, rest: bytes) -> None:
         with self._lock:
             self._left = cursor, rest
+
+    # --- readiness --------------------------------------------------------------------------------------
+
+    def wait_for(
+        self,
+        *,
+        port: int | str | None = None,
+        http: str | None = None,
+        log: str | re.Pattern[str] | None = None,
+        file: str | None = None,
+        command: str | Sequence[str] | None = None,
+        healthy: bool = False,
+        timeout: float = 60,
+    ) -> Self:
+        """Wait until it is ready, as all that is given says, and return self.
+
+        *port*: somebody accepts connections there. *http*: a server answers with a status below 400. Both as seen from inside,
+        whatever the network is. *log*: a line with this text, or one that the pattern is found in. *file*: a path exists.
+        *command*: it exits with 0; a text is for the shell. *healthy*: its health check says so.
+
+        :class:`CommandFailed` at once when the container ends before, :class:`NotReady` after *timeout* seconds; both have what it
+        printed last.
+        """
+        self._require_owner()
+        if not (_is_number(timeout) and timeout >= 0):
+            raise InvalidSpec(f"timeout={timeout!r} is no number of seconds")
+        with loading:
+            from pycontain.readiness import conditions, wait_for  # noqa: PLC0415 - for those who use it
+
+        wanted = tuple(
+            conditions(
+                self._log,
+                port=port,
+                http=http,
+                log=log,
+                file=file,
+                command=command,
+                monitor=self._required_monitor() if healthy else None,
+            )
+        )
+        if not wanted:
+            raise InvalidSpec("there is nothing to wait for", hint="name it: .wait_for(port=5432)")
+        wait_for(self, self._watched.done, wanted, timeout)
+        return self
+
+    @property
+    def health(self) -> Health:
+        """How it is, as its health check says: see :class:`Health`. The first look begins the probes."""
+        with loading:
+            from pycontain.health import Health  # noqa: PLC0415 - as above
+
+        monitor = self._health_monitor()
+        return Health("none") if monitor is None else monitor.now
+
+    def _required_monitor(self) -> Monitor:
+        monitor = self._health_monitor()
+        if monitor is None:
+            raise InvalidSpec(
+                f"{self.name} has no health check",
+                hint="give it one with .health(), or wait for something else",
+            )
+        return monitor
+
+    def _health_monitor(self) -> Monitor | None:
+        self._require_owner()
+        with loading:
+            from pycontain.health import Monitor, command_of  # noqa: PLC0415 - as above
+
+        check = self.spec.health or self._prepared.compiled.image.health
+        if check is None or not command_of(check):
+            return None
+        with self._lock:
+            if self._monitor is None:
+                started = self._exchange.started or self._exchange.began
+                self._monitor = Monitor(weakref.ref(self), self._watched.done, check, started)
+            return self._monitor
 
     # --- resources --------------------------------------------------------------------------------------
 

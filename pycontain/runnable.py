@@ -287,6 +287,7 @@ def with_parameters(image: RunnableImage, said: ExecutionParameters) -> Runnable
         workdir=_workdir(said.working_dir),
         stop_signal=said.stop_signal or image.stop_signal,
         volumes=tuple(dict.fromkeys(filter(None, map(_volume, said.volumes)))),
+        health=said.healthcheck,
     )
 
 

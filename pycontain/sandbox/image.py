@@ -9,6 +9,7 @@ import attrs
 from pycontain.sandbox.spec import DEFAULT_PATH, TOP, Rootfs
 
 if TYPE_CHECKING:
+    from pycontain.oci.config import Healthcheck
     from pycontain.sandbox.paths import RootPath
 
 
@@ -25,6 +26,7 @@ class RunnableImage:
     stop_signal: str = "SIGTERM"  # as the configuration has it: a name or a number
     volumes: tuple[RootPath, ...] = ()
     masked_paths: tuple[RootPath, ...] = ()
+    health: Healthcheck | None = None
     stored: object = attrs.field(
         default=None, eq=False, repr=False
     )  # what a store has it as, if it is from one
