@@ -13,6 +13,7 @@ from owners import comes_true, run_owner, start_owner
 from pycontain import Container
 from pycontain.errors import CommandNotExecutable, HostUnsupported, StepFailed
 from pycontain.runtime import delegation
+from pycontain.runtime.engine import engine
 
 MIB = 1 << 20
 EAT = ("python3", "-c", "bytearray(256 << 20)")
@@ -74,6 +75,18 @@ def test_the_peak_of_memory_is_that_of_the_whole_container(host):
         host.limits(memory="128M").run("sh", "-c", "head -c 40000000 /dev/zero > /dev/shm/file").check()
     )
     assert 40_000_000 < completed.usage.memory_peak <= 128 * MIB
+
+
+def test_memory_is_taken_back_from_who_exceeds_memory_high(host):
+    """And nobody is killed: here it is the page cache of a file that goes to the disk."""
+    if delegation.Access.probe().versions()["memory"] == 1:
+        pytest.skip("a thing of cgroup v2")
+    if engine().facts.layers_in_memory:
+        pytest.skip("the layer is in memory, which cannot be taken back")
+    write = ("sh", "-c", "head -c 120000000 /dev/zero > /file")
+    high = host.limits(memory="256M", memory_high="32M").run(*write, check=True)
+    assert high.usage.memory_peak < 64 * MIB
+    assert host.limits(memory="256M").run(*write, check=True).usage.memory_peak > 100 * MIB
 
 
 def test_a_fork_bomb_ends_at_the_limit(host):
