@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pycontain.runtime.engine import prewarm, shutdown
     from pycontain.sandbox.network import PublishedPort
     from pycontain.terminal import Terminal
+    from pycontain.volume import Volume, VolumeUsage
 
 __version__ = "0.1.0"
 
@@ -52,6 +53,8 @@ _HOMES = {
     "Store": "pycontain.image",
     "Terminal": "pycontain.terminal",
     "configure_registry": "pycontain.registry.settings",
+    "Volume": "pycontain.volume",
+    "VolumeUsage": "pycontain.volume",
     "doctor": "pycontain.diagnosis",
     "prewarm": "pycontain.runtime.engine",
     "shutdown": "pycontain.runtime.engine",
@@ -80,6 +83,8 @@ __all__ = [
     "Stats",
     "Store",
     "Terminal",
+    "Volume",
+    "VolumeUsage",
     "configure_registry",
     "doctor",
     "prewarm",

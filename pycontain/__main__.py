@@ -28,6 +28,7 @@ VERBS = {
     "inspect": "print what images say about themselves",
     "history": "print how an image was made",
     "system": "df, prune, verify: what the store takes, less of it, whether it is sound",
+    "volume": "ls, create, inspect, rm, prune: named volumes",
     "doctor": "say what this host can do, what is missing, why, and the fix",
     "version": "print the version",
 }

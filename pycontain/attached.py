@@ -98,6 +98,7 @@ def _console(exchange: Exchange, *, stdin: bool) -> Console:
 
 def _begin(prepared: process.Prepared, exchange: Exchange, ident: str) -> None:
     try:
+        exchange.held = prepared.volumes()
         request = prepared.request(ident, exchange.options)
         prepared.engine.request(request, exchange.fds_to_send())
     finally:

@@ -43,6 +43,7 @@ from pycontain.sandbox.spec import (
     Mount,
     Secret,
     Tmpfs,
+    VolumeMount,
 )
 from pycontain.sandbox.sysctl import parse_sysctl, parse_value
 
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from pycontain.sandbox.limits import Disks, Pages
     from pycontain.sandbox.plan import Plan
     from pycontain.sandbox.seccomp import Profile
+    from pycontain.volume import Volume
 
 Given = TypeVar("Given")
 Value = TypeVar("Value")
@@ -258,6 +260,7 @@ class ContainerSpec:
     hostname: str = ""
     name: str = ""
     mounts: tuple[Mount, ...] = ()
+    volumes: tuple[VolumeMount, ...] = ()
     tmpfs: tuple[Tmpfs, ...] = ()
     devices: tuple[Device, ...] = ()
     files: tuple[File, ...] = ()
@@ -376,6 +379,24 @@ class Container:
             mount = Mount(door.read(_host_path, source), door.read(_target, target), read_only)
             self._refuse_taken(door, mount.target)
         return self._with(mounts=(*self.spec.mounts, mount))
+
+    def volume(
+        self, volume: str | Volume | None, target: str, *, read_only: bool = False, copy: bool = True
+    ) -> Container:
+        """Mount the named *volume*, a text or a :class:`Volume`, at *target*; the start creates one that is missing.
+
+        What the image has at *target* is copied into a volume that is still empty, unless *copy* is false or it is
+        *read_only*. None is a volume without a name: it is a part of the writable layer, so it ends with the container,
+        but stays writable when the root is read-only, and is no part of ``diff()`` and ``commit()``.
+        """
+        from pycontain.volume import parse_name  # noqa: PLC0415 - who has none pays nothing
+
+        with _Door() as door:
+            name = "" if volume is None else door.read(parse_name, volume)
+            place = door.read(_target, target)
+            self._refuse_taken(door, place)
+            door.refuse(not name and read_only, "a volume without a name is empty, so it cannot be read-only")
+        return self._with(volumes=(*self.spec.volumes, VolumeMount(name, place, read_only, copy)))
 
     def tmpfs(self, target: str, *, size: str | int | None = None, mode: int = 0o1777) -> Container:
         """Mount an empty file system in memory at *target*, of at most *size* bytes (default: half of the RAM)."""
@@ -678,6 +699,7 @@ class Container:
         spec = self.spec
         taken = {
             *(mount.target for mount in spec.mounts),
+            *(volume.target for volume in spec.volumes),
             *(tmpfs.target for tmpfs in spec.tmpfs),
             *(device.target for device in spec.devices),
             *(file.path for file in spec.files),
@@ -810,7 +832,7 @@ class Container:
         changed = changed if workdir is None else changed.workdir(workdir)
         if tty != (changed.spec.tty is not None):
             changed = changed.tty(tty)
-        key = ("exec", changed.spec, image)
+        key = ("exec", changed.spec, image, *_places(changed.spec))
         compiled: process.Compiled | None = engine.plans.get(key)
         if compiled is None:
             from pycontain.sandbox.compile import compile_exec  # noqa: PLC0415 - as in _prepare
@@ -837,7 +859,7 @@ class Container:
         with loading:
             from pycontain.runnable import runnable  # noqa: PLC0415 - what only a start needs is loaded by the first one
         image = runnable(self.spec.image, engine, policy=self.spec.pull, platform=self.spec.platform)
-        key = (self.spec, image)
+        key = (self.spec, image, *_places(self.spec))
         compiled: process.Compiled | None = engine.plans.get(key)
         if compiled is None:
             from pycontain.sandbox.compile import compile_plan  # noqa: PLC0415 - as above
@@ -850,6 +872,15 @@ class Container:
         return compiled.prepare(
             engine, command_line(self.spec, compiled.image, argv), self.spec.networking, self.spec.name
         )
+
+
+def _places(spec: ContainerSpec) -> tuple[str, ...]:
+    """What of the environment the plan of *spec* depends on."""
+    if not any(volume.name for volume in spec.volumes):
+        return ()
+    from pycontain.volume import folder  # noqa: PLC0415 - as above
+
+    return (folder(),)
 
 
 def command_line(spec: ContainerSpec, image: RunnableImage, argv: tuple[str, ...]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@
     ├── PathError(OSError) PathNotFound(FileNotFoundError) · PathExists(FileExistsError) · PathForbidden(PermissionError)
     │                     PathIsDirectory(IsADirectoryError) · PathIsNoDirectory(NotADirectoryError)
     │                     PathIsNoFile · PathTooLarge
+    ├── VolumeError       VolumeNotFound(LookupError) · VolumeInUse
     ├── NetworkError      PortInUse(OSError) · NothingListens(ConnectionRefusedError) · ConnectTimeout(TimeoutError)
     ├── BuildError        DockerfileError(ValueError) · InstructionFailed
     ├── CommandFailed
@@ -319,6 +320,25 @@ class PathIsNoFile(PathError):
 
 class PathTooLarge(PathError):
     """The file is longer than what the caller wants to hold."""
+
+
+# --- volumes --------------------------------------------------------------------------------------------
+
+
+class VolumeError(PycontainError):
+    """A volume cannot be had; ``volume`` is its name."""
+
+    def __init__(self, message: str, *, volume: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.volume = volume
+
+
+class VolumeNotFound(VolumeError, LookupError):
+    """There is no volume of this name."""
+
+
+class VolumeInUse(VolumeError):
+    """A container has it."""
 
 
 # --- networks -------------------------------------------------------------------------------------------

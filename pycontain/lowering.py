@@ -17,10 +17,12 @@ from pycontain.runtime.loading import loading
 from pycontain.sandbox.devices import DEFAULT, Device, Rule, needs_list, with_list
 from pycontain.sandbox.landlock import LEAST_VERSION
 from pycontain.sandbox.limits import CONTROLLERS, NO_CGROUP, NO_LIMITS, Cgroup, Limits, cgroup_of, writes
+from pycontain.sandbox.paths import HostPath
 from pycontain.sandbox.spec import (
     MASKED_PATHS,
     READ_ONLY_PATHS,
     SHARED,
+    Mount,
     SandboxSpec,
     Tmpfs,
     UserNamespace,
@@ -164,6 +166,10 @@ def _userns_refusal(spec: ContainerSpec, image: RunnableImage, engine: Engine) -
     if spec.disk is not None and host.kernel < _USER_XATTRS_IN_MEMORY:
         return f"limits(disk=) in a user namespace needs Linux 6.6, and this is {host.kernel[0]}.{host.kernel[1]}"
     lowerdirs = image.rootfs.lowerdirs
+    if any(volume.name for volume in spec.volumes):
+        from pycontain.volume import folder  # noqa: PLC0415 - as below
+
+        lowerdirs = (*lowerdirs, HostPath(folder()))
     for path, possible in zip(lowerdirs, engine.idmaps(lowerdirs), strict=True):
         if not possible:
             return f"the file system of {path} cannot be idmapped"
@@ -198,9 +204,24 @@ def landlock_on(spec: ContainerSpec, host: HostFacts) -> tuple[bool, tuple[str, 
     return False, ("landlock",)
 
 
+def _named_volumes(spec: ContainerSpec) -> Iterator[Mount]:
+    if spec.volumes:
+        from pycontain.volume import data_of  # noqa: PLC0415 - who has none pays nothing
+
+        for volume in spec.volumes:
+            if volume.name:
+                source = HostPath(data_of(volume.name))
+                fill = volume.copy and not volume.read_only
+                yield Mount(source, volume.target, volume.read_only, volume.name, fill)
+
+
 def _scratch(spec: ContainerSpec) -> Iterator[Tmpfs]:
     """The places in memory that the user has put nothing at, nor a tree of his own above."""
-    trees = {*(mount.target for mount in spec.mounts), *(tmpfs.target for tmpfs in spec.tmpfs)}
+    trees = {
+        *(mount.target for mount in spec.mounts),
+        *(volume.target for volume in spec.volumes),
+        *(tmpfs.target for tmpfs in spec.tmpfs),
+    }
     for tmpfs in spec.scratch:
         if not any(f"{tmpfs.target}/".startswith(f"{tree}/") for tree in trees):
             yield tmpfs
@@ -222,11 +243,13 @@ def sandbox_spec(
         workdir=spec.workdir or image.workdir,
         user=image.user if spec.user is None else spec.user,
         hostname=spec.hostname,
-        mounts=spec.mounts,
+        mounts=(*spec.mounts, *_named_volumes(spec)),
         tmpfs=spec.tmpfs,
         scratch=tuple(_scratch(spec)),
         devices=spec.devices,
-        volumes=image.volumes,
+        volumes=tuple(
+            dict.fromkeys((*image.volumes, *(volume.target for volume in spec.volumes if not volume.name)))
+        ),
         files=spec.files,
         read_only=spec.read_only,
         init=spec.init,

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pycontain.sandbox.network import PublishedPort
     from pycontain.sandbox.plan import Plan
     from pycontain.sandbox.spec import SandboxSpec
+    from pycontain.store.locks import Lock
     from pycontain.terminal import Terminal
     from pycontain.wiring import Wiring
 
@@ -310,6 +311,15 @@ class Prepared:
             group = (cgroup.controllers, cgroup.writes)
         return ("start", ident, options, *self.wire(), group)
 
+    def volumes(self) -> tuple[Lock, ...]:
+        """Have the named volumes, which are in use until the locks are released."""
+        if not any(mount.volume for mount in self.compiled.sandbox.mounts):
+            return ()
+        with loading:
+            from pycontain.volume import hold  # noqa: PLC0415 - who has none pays nothing
+
+        return hold(self.compiled, self.engine)
+
     def wiring(self, ident: str) -> Wiring | None:
         """What the start needs on the host beside the container; nothing, mostly. The caller closes it."""
         if self.networking == NO_NETWORKING:
@@ -336,6 +346,7 @@ class Prepared:
             terminal=self.has_terminal,
         )
         try:
+            exchange.held = self.volumes()
             send(self.engine, self.request(ident, exchange.options), exchange)
         except BaseException:
             exchange.close()

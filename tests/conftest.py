@@ -67,6 +67,7 @@ def state_folder(private_mounts):
     folder = tempfile.mkdtemp(prefix="pycontain-tests-", dir="/var/tmp")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYCONTAIN_STATE", folder)
+        patch.setenv("PYCONTAIN_VOLUMES", f"{folder}-volumes")
         yield folder
         pycontain.shutdown()
         if os.listdir(folder):  # a test may have killed a zygote: the next one sweeps its folder
@@ -74,7 +75,10 @@ def state_folder(private_mounts):
             pycontain.shutdown()
     left = os.listdir(folder)
     shutil.rmtree(folder, ignore_errors=True)
-    assert left == [], f"shutdown() left {left} in the state folder"
+    volumes = Path(f"{folder}-volumes")
+    left += [path.name for path in volumes.glob("*") if path.name != ".locks"]
+    shutil.rmtree(volumes, ignore_errors=True)
+    assert left == [], f"the tests left {left} in the folders of state and volumes"
 
 
 def _granted(path):

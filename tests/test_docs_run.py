@@ -76,6 +76,7 @@ def environment(tmp_path_factory):
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "PYCONTAIN_STATE": str(tmp_path_factory.mktemp("state")),
+        "PYCONTAIN_VOLUMES": str(tmp_path_factory.mktemp("volumes")),
     }
     trial = run([sys.executable, "-c", "import pycontain; pycontain.prewarm()"], environment)
     if "HostUnsupported" in trial.stdout:

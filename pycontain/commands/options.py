@@ -56,7 +56,12 @@ def container_parser(verb: str, *, description: str) -> Parser:
     )
     sees = parser.add_argument_group("what it sees")
     sees.add_argument(
-        "-v", "--volume", action="append", default=[], metavar="SRC:DST[:ro]", help="a path of the host"
+        "-v",
+        "--volume",
+        action="append",
+        default=[],
+        metavar="SRC:DST[:ro]",
+        help="a path of the host, or the name of a volume",
     )
     sees.add_argument(
         "--tmpfs", action="append", default=[], metavar="DST[:size=SIZE]", help="an empty tree in memory"
@@ -217,7 +222,7 @@ def _mounted(container: Container, text: str) -> Container:
     if not colon or mode not in {"", "ro", "rw"}:
         raise UsageError(f"-v {text}: it is SRC:DST, SRC:DST:ro or SRC:DST:rw")
     if "/" not in source and source not in {".", ".."}:
-        raise UsageError(f"-v {text}: there are no named volumes yet", hint=f"for a folder write -v ./{text}")
+        return container.volume(source, target, read_only=mode == "ro")
     return container.mount(source, target, read_only=mode == "ro")
 
 

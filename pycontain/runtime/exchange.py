@@ -14,7 +14,7 @@ import select
 import signal
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pycontain.kernel import descriptors
 from pycontain.runtime import engine as engines
@@ -52,6 +52,13 @@ class Sink:
         return bytes(self._kept)
 
 
+class Held(Protocol):
+    """Something that a container needs, and nobody after it."""
+
+    def release(self) -> None:
+        """Let go of it; may be repeated."""
+
+
 class Exchange:
     """The owner's ends of one command: channel, standard input, output and error.
 
@@ -83,6 +90,7 @@ class Exchange:
         self._fed = False  # whether a terminal is
         self._counted = counted
         self.usage: dict[str, int | float] = {}  # what the control group counted
+        self.held: tuple[Held, ...] = ()  # what is the container's until it has ended
         self._given: list[int] = given or []
         if feed >= 0:
             self._given.append(feed)
@@ -276,6 +284,8 @@ class Exchange:
         self.streams.clear()
         self._given.clear()
         self.stdin = self.pidfd = self.layer = self.terminal = self._slave = -1
+        for held in self.held:
+            held.release()
 
     def abandon(self) -> None:
         """The same, in the child of a fork: the parent's container lives on."""

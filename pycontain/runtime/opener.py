@@ -179,7 +179,12 @@ def _enter(line: int, container: int, last_capability: int, *, own: bool) -> Ins
     for place, fd in enumerate(far):
         os.dup2(fd, place, inheritable=False)
     syscalls.close_range(_LAST_PLACE + 1)
-    syscalls.setns(_CONTAINER, _NAMESPACES | (syscalls.CLONE_NEWUSER if own else 0))
+    namespaces = _NAMESPACES | (syscalls.CLONE_NEWUSER if own else 0)
+    try:
+        syscalls.setns(_CONTAINER, namespaces)
+    except PermissionError:
+        # The host's network, in which we are, is not a user's to join; and whatever else is refused is refused again.
+        syscalls.setns(_CONTAINER, namespaces & ~syscalls.CLONE_NEWNET)
     os.close(_CONTAINER)
     sys.meta_path.clear()  # an import would execute what the container has in the place of a module
     if own:

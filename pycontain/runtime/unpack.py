@@ -133,6 +133,23 @@ class Unpacker:
         with self.begin(act, target, *arguments, fds=fds) as answer:
             return self.finish(answer, target)
 
+    def fill(self, target: str, below: Sequence[str], path: str, user: str) -> None:
+        """Give the empty directory *target* what the trees *below*, the topmost first, have in *path*; else to *user*."""
+        rootless = self._engine.facts.rootless
+        ownership = Ownership.SQUASH if self._engine.facts.single_id else Ownership.KEEP
+        devices = Devices.RECORD if rootless else Devices.MAKE
+        whiteouts = Whiteouts.USER_OVERLAY if rootless else Whiteouts.OVERLAY
+        with open(os.memfd_create("below"), "w+b") as file:  # there may be more than a packet holds
+            marshal.dump(tuple(below), file)
+            file.seek(0)
+            choices = (whiteouts.value, path, user, ownership.value, devices.value)
+            self._ask("fill", target, *choices, fds=(file.fileno(),))
+
+    def measure(self, target: str) -> tuple[int, int]:
+        """The bytes on the disk, and the number of entries, in the directory *target*."""
+        size, entries = self._ask("measure", target)
+        return size, entries
+
     def begin(self, act: str, target: str, *arguments: Any, fds: tuple[int, ...] = ()) -> BinaryIO:
         """Have it do one of its acts, and return what :meth:`finish` reads and the caller closes."""
         report, write_end = os.pipe2(os.O_CLOEXEC)
@@ -377,11 +394,41 @@ def _changes(last_capability: int, target: str, act: str) -> tuple[Any, ...]:
         return _refused(error)
 
 
+def _fill(
+    last_capability: int,
+    target: str,
+    whiteouts: str,
+    path: str,
+    user: str,
+    ownership: str,
+    devices: str,
+) -> tuple[Any, ...]:
+    from pycontain.runtime import filling  # noqa: PLC0415 - as above
+
+    with open(_INPUT, "rb", closefd=False) as file:
+        below = marshal.load(file)
+    _confine(last_capability, target, below, Whiteouts(whiteouts))
+    try:
+        filling.fill(_BELOW, _TREE, path, user, Ownership(ownership), Devices(devices))
+    except PycontainError as error:
+        return _refused(error)
+    return ("done",)
+
+
+def _measure(last_capability: int, target: str) -> tuple[Any, ...]:
+    from pycontain.runtime import filling  # noqa: PLC0415 - as above
+
+    _confine(last_capability, target)
+    return ("done", *filling.measure(_TREE))
+
+
 _ACTS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "apply": _apply,
     "adopt": _adopt,
     "empty": _empty,
     "changes": _changes,
+    "fill": _fill,
+    "measure": _measure,
 }
 
 

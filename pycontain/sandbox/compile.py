@@ -289,15 +289,19 @@ def trees(spec: SandboxSpec) -> Iterator[Step]:
     if spec.layer_size is None:
         yield CloneTree(len(folders), None, because="so does the writable layer")
     # Who may mount may also remount: then what is read-only here would be written as its owner on the host.
-    idmapped = "SYS_ADMIN" not in spec.capabilities
-    binds = [(source, True, "part of the image, taken from the host") for source, _ in spec.rootfs.binds]
-    binds += [(mount.source, mount.read_only, ".mount()") for mount in spec.mounts]
-    for number, (source, read_only, reason) in enumerate(binds, _first_bind(spec)):
+    mighty = "SYS_ADMIN" in spec.capabilities
+    binds = [
+        (source, True, "part of the image, taken from the host", mighty) for source, _ in spec.rootfs.binds
+    ]
+    # What is written to a volume is the containers' own, and may be written.
+    binds += [
+        (mount.source, mount.read_only, mount.because, mighty and (mount.read_only or not mount.volume))
+        for mount in spec.mounts
+    ]
+    for number, (source, read_only, reason, bare) in enumerate(binds, _first_bind(spec)):
         attributes = BindMount(source, RootPath("/"), read_only).attributes()
-        because = (
-            reason if idmapped else f"{reason}; not idmapped, since CAP_SYS_ADMIN could make it writable"
-        )
-        yield CloneTree(number, source, attributes, True, idmapped, fallback=True, because=because)
+        because = f"{reason}; not idmapped, since CAP_SYS_ADMIN could make it writable" if bare else reason
+        yield CloneTree(number, source, attributes, True, not bare, fallback=True, because=because)
     for number, device in enumerate(spec.devices, _first_bind(spec) + len(binds)):
         yield CloneDevice(number, device.source, because=".device()")
 
@@ -401,7 +405,7 @@ def mounts(spec: SandboxSpec) -> Iterator[Step]:
     wanted: list[tuple[RootPath, Step]] = []
     first = _first_bind(spec) + len(spec.rootfs.binds)
     for number, mount in enumerate(spec.mounts, first):
-        bind = BindMount(mount.source, mount.target, mount.read_only, because=".mount()")
+        bind = BindMount(mount.source, mount.target, mount.read_only, because=mount.because)
         tree = AttachTree(number, mount.target, because=bind.because)
         wanted.append((mount.target, tree if spec.userns.own else bind))
     wanted += [(tmpfs.target, _tmpfs(tmpfs, ".tmpfs()")) for tmpfs in spec.tmpfs]

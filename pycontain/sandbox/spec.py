@@ -77,11 +77,28 @@ class Rootfs:
 
 @attrs.frozen
 class Mount:
-    """A tree of the host inside the container."""
+    """A tree of the host inside the container; that of the named *volume*, which may be *fill*-ed from the image."""
 
     source: HostPath
     target: RootPath
     read_only: bool = False
+    volume: str = ""
+    fill: bool = False
+
+    @property
+    def because(self) -> str:
+        """Which method asked for it."""
+        return ".volume()" if self.volume else ".mount()"
+
+
+@attrs.frozen
+class VolumeMount:
+    """A volume inside the container, without a name one that is a part of the writable layer and ends with it."""
+
+    name: str
+    target: RootPath
+    read_only: bool = False
+    copy: bool = True
 
 
 @attrs.frozen

@@ -373,7 +373,7 @@ def test_a_limit_may_be_unlimited():
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["-v", "cache:/x", "host:"], "there are no named volumes yet"),
+        (["-v", ".cache:/x", "host:"], "no name for a volume"),
         (["-v", "/x", "host:"], "it is SRC:DST"),
         (["-v", "/x:/y:wild", "host:"], "it is SRC:DST"),
         (["--tmpfs", "/x:colour=red", "host:"], "not 'colour=red'"),

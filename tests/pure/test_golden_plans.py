@@ -93,6 +93,16 @@ VOLUMES = attrs.evolve(
     tmpfs=(Tmpfs(RootPath("/scratch")),),
     volumes=tuple(map(RootPath, ("/data", "/scratch", "/scratch/deep", "/var/db", "/var/db/deep"))),
 )
+NAMED_VOLUMES = attrs.evolve(
+    PLAIN,
+    mounts=(
+        Mount(HostPath("/volumes/cache/data"), RootPath("/cache"), volume="cache", fill=True),
+        Mount(HostPath("/volumes/seed/data"), RootPath("/seed"), read_only=True, volume="seed"),
+    ),
+    capabilities=frozenset({"SYS_ADMIN"}),
+    userns=OWN,
+)
+
 
 GOLDEN = {
     "root": compile_plan(PLAIN, ROOT),
@@ -107,6 +117,7 @@ GOLDEN = {
     "privileged": compile_plan(PRIVILEGED, ROOT),
     "privileged-rootless": compile_plan(PRIVILEGED, ROOTLESS),
     "volumes": compile_plan(VOLUMES, ROOT),
+    "named-volumes": compile_plan(NAMED_VOLUMES, ROOT),
     "volumes-read-only": compile_plan(attrs.evolve(VOLUMES, read_only=True), ROOT),
     "walls-exec": compile_exec(WALLS, attrs.evolve(ROOT, landlock=7)),
     "exec": compile_exec(FULL, ROOT),
