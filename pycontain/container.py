@@ -32,7 +32,9 @@ from pycontain.sandbox.network import (
     Networking,
     PublishedPort,
     parse_address,
+    parse_host_name,
     parse_host_port,
+    parse_mode,
     parse_port,
     parse_protocol,
 )
@@ -579,6 +581,37 @@ class Container:
             door.refuse(mode not in _USERNS, f"{mode!r} is no user namespace; there are {', '.join(_USERNS)}")
         return self._with(userns=mode)
 
+    def network(self, network: str) -> Container:
+        """Choose what the container reaches: ``"none"``, ``"private"`` or ``"host"``.
+
+        ``none``, the default: nothing but itself. ``private``: the world, by translated addresses of IPv4; nobody from there,
+        no other container and nothing that listens on the host reaches it, nor it them. ``host``: the host's network itself, with
+        its loopback and its abstract sockets.
+        """
+        with _Door() as door:
+            mode = door.read(parse_mode, network)
+        return self._with(networking=attrs.evolve(self.spec.networking, mode=mode))
+
+    def dns(self, *servers: str) -> Container:
+        """Ask these name servers, in place of the host's."""
+        with _Door() as door:
+            door.refuse(not servers, "no server is named")
+            addresses = tuple(door.read(parse_address, server) for server in servers)
+        return self._with(networking=attrs.evolve(self.spec.networking, dns=addresses))
+
+    def hosts(self, names: Mapping[str, str] | None = None, /, **more: str) -> Container:
+        """Add names with their addresses to /etc/hosts: ``.hosts({"db.example": "192.0.2.7"})``."""
+        with _Door() as door:
+            given = (door.read(_mapping, names) or {}) | more
+            read = {
+                door.read(parse_host_name, name): door.read(parse_address, address)
+                for name, address in given.items()
+            }
+        before = self.spec.networking
+        return self._with(
+            networking=attrs.evolve(before, hosts=tuple({**dict(before.hosts), **read}.items()))
+        )
+
     def publish(
         self, port: int, host_port: int | None = None, *, host_ip: str = LOOPBACK, protocol: str = "tcp"
     ) -> Container:
@@ -688,6 +721,7 @@ class Container:
             landlock=True,
             read_only=True,
             scratch=_SCRATCH,
+            networking=attrs.evolve(self.spec.networking, mode="none"),
         )
         if "HOME" not in dict(self.spec.env):
             strict = strict.env(HOME="/tmp")

@@ -173,7 +173,8 @@ def judge(found: Findings) -> Report:
             landlock(found),
             security_modules(found),
             nesting(found),
-            private_network(found),
+            networks(found),
+            way_out(found),
             first_container(found),
         )
     )
@@ -504,16 +505,51 @@ def nesting(found: Findings) -> Check:
     return Check("nesting", Verdict.LIMITED, text, "; ".join(reasons), fix, _EVERY)
 
 
-def private_network(found: Findings) -> Check:
-    """pasta(1) connects the network namespace of an ordinary user."""
-    if found.pasta:
-        return Check("pasta", Verdict.GOOD, found.pasta)
-    if found.privileged:
-        return Check("pasta", Verdict.GOOD, "not needed by root")
-    because, fix = "an ordinary user cannot make a veth(4) pair to the host", "sudo apt install passt"
-    return Check(
-        "pasta", Verdict.LIMITED, "not in PATH", because, fix, "outbound network of an ordinary user"
-    )
+_NETWORKS = 'network("private"), Network()'
+
+
+def networks(found: Findings) -> Check:
+    """What root's networks need of the host: nftables, and that nobody else drops what is forwarded."""
+    if not found.privileged:
+        return Check("networks", Verdict.GOOD, "in a namespace of the user's own")
+    if found.filters:
+        because, fix = found.filters, "modprobe -a nf_tables nft_masq nft_ct bridge veth"
+        return Check("networks", Verdict.LIMITED, "no nftables", because, fix, _NETWORKS)
+    if not found.forwards:
+        return Check("networks", Verdict.GOOD, "the host does not forward, so pasta is their way out")
+    if found.droppers:
+        because = f"{', '.join(found.droppers)} drops what no rule there accepts, ours is dropped with it"
+        fix = (
+            "iptables -I DOCKER-USER -i pyc+ -j ACCEPT; "
+            "iptables -I DOCKER-USER -o pyc+ -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT "
+            "(without Docker: the chain FORWARD)"
+        )
+        return Check("networks", Verdict.LIMITED, "another firewall", because, fix, _NETWORKS)
+    return Check("networks", Verdict.GOOD, "nftables, and the host forwards")
+
+
+def way_out(found: Findings) -> Check:
+    """pasta(1) connects network namespaces of an ordinary user, and those of root where the host does not forward."""
+    if found.privileged and found.forwards:
+        return Check("pasta", Verdict.GOOD, found.pasta or "not needed: root, and the host forwards")
+    if not found.pasta:
+        because = (
+            "the host does not forward, and nothing else leads out"
+            if found.privileged
+            else "an ordinary user cannot make a veth(4) pair to the host"
+        )
+        fix = (
+            "apt-get install passt, or sysctl -w net.ipv4.ip_forward=1"
+            if found.privileged
+            else "sudo apt install passt"
+        )
+        return Check("pasta", Verdict.LIMITED, "not in PATH", because, fix, _NETWORKS)
+    if not found.tun:
+        because = "pasta makes an interface with /dev/net/tun, which this user may not open"
+        return Check(
+            "pasta", Verdict.LIMITED, found.pasta, because, "sudo chmod 0666 /dev/net/tun", _NETWORKS
+        )
+    return Check("pasta", Verdict.GOOD, found.pasta)
 
 
 def first_container(found: Findings) -> Check:

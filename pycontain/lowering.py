@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pycontain.errors import HostUnsupported
+from pycontain.errors import HostUnsupported, InvalidSpec
 from pycontain.runtime.disks import disk_of, no_weights, weighers
 from pycontain.runtime.loading import loading
 from pycontain.sandbox.devices import DEFAULT, Device, Rule, needs_list, with_list
 from pycontain.sandbox.landlock import LEAST_VERSION
 from pycontain.sandbox.limits import CONTROLLERS, NO_CGROUP, NO_LIMITS, Cgroup, Limits, cgroup_of, writes
+from pycontain.sandbox.network import Net, Networking, host_lines, resolver_of
 from pycontain.sandbox.paths import HostPath
 from pycontain.sandbox.spec import (
     MASKED_PATHS,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pycontain.sandbox.image import RunnableImage
 
 _TERMINAL_ENV = {"TERM": "xterm"}  # as docker run -t
+_RESOLVER, _UPSTREAM = "/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"
 _USER_XATTRS_IN_MEMORY = (6, 6)  # tmpfs(5)
 
 
@@ -227,6 +229,54 @@ def _scratch(spec: ContainerSpec) -> Iterator[Tmpfs]:
             yield tmpfs
 
 
+def _refuse_changes_of_the_host(spec: ContainerSpec) -> None:
+    """With the host's network, its settings and its ports are the host's."""
+    problems = [
+        f".sysctl({name!r}) would change the host's network"
+        for name, _ in spec.sysctls
+        if name.startswith("net.")
+    ]
+    problems += [
+        f"{port} cannot be published: every port is the host's" for port in spec.networking.published
+    ]
+    if spec.networking.mode == "host" and problems:
+        raise InvalidSpec(tuple(problems), hint='leave them out, or choose .network("private")')
+
+
+def net_of(networking: Networking) -> Net:
+    """What the inside is made for."""
+    extra = host_lines(networking.hosts)
+    if networking.mode == "none":
+        text = "".join(f"nameserver {server}\n" for server in networking.dns)
+        return Net(resolver=text or None, hosts=extra)
+    if networking.mode == "host":  # what is on loopback there is on loopback here
+        resolver = "".join(f"nameserver {server}\n" for server in networking.dns) or _read(_RESOLVER)
+        return Net(shared=True, resolver=resolver, hosts=extra)
+    resolver, _ = _resolver_of(networking)
+    return Net(connected=True, resolver=resolver, hosts=extra)
+
+
+def host_resolver(networking: Networking) -> str:
+    """The host's resolver that a container of *networking* cannot reach, so that the owner has to ask it; or nothing."""
+    if networking.mode in {"none", "host"}:
+        return ""
+    return _resolver_of(networking)[1]
+
+
+def _resolver_of(networking: Networking) -> tuple[str, str]:
+    from pycontain.runtime.fabric import own_addresses  # noqa: PLC0415 - only who has networks needs it
+
+    return resolver_of(_read(_RESOLVER), _read(_UPSTREAM), networking.dns, tuple(own_addresses()))
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:  # a host need not have it
+        return ""
+
+
 def sandbox_spec(
     spec: ContainerSpec,
     image: RunnableImage,
@@ -235,6 +285,7 @@ def sandbox_spec(
     userns: UserNamespace = SHARED,
 ) -> SandboxSpec:
     """What the image says, overridden by what the container says."""
+    _refuse_changes_of_the_host(spec)
     layer_size, without_limit = layer_limit(spec, host)
     landlock, without_landlock = landlock_on(spec, host)
     return SandboxSpec(
@@ -267,6 +318,7 @@ def sandbox_spec(
         make_workdir=spec.workdir
         is None,  # image-spec's WorkingDir is made, as Docker does; a user's own must be there
         cgroup=cgroup,
+        net=net_of(spec.networking),
         userns=userns,
         seccomp=seccomp_program(spec, host),
         pretending=pretending_program(spec, host),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from pycontain.errors import InvalidSpec, NetworkError, PortInUse
-from pycontain.network import family_of
+from pycontain.inside import family_of
 from pycontain.runtime import sockets
 from pycontain.runtime.forward import forwarder
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _BACKLOG = 4096  # the kernel takes net.core.somaxconn when that is less
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _LISTEN = "0A"  # net/tcp_states.h
-_WITHIN = ("127.0.0.1", "::1")  # where a program inside may listen; 0.0.0.0 and :: are both
+_WITHIN: tuple[str, ...] = ("127.0.0.1", "::1")
 
 
 class Ports:
@@ -35,12 +35,14 @@ class Ports:
     when it has ended, or after :meth:`close`.
     """
 
-    def __init__(self, engine: Engine, name: str, addresses: tuple[str, ...] = ()) -> None:
+    def __init__(self, engine: Engine, name: str) -> None:
         self.engine = engine
         self.name = name
-        self.addresses = (*_WITHIN, *addresses)
+        self.addresses = _WITHIN
+        # Where a program inside may listen: the wildcards are both, and a network adds its own.
         self._reserved: list[tuple[PublishedPort, socket.socket]] = []
         self._gates: dict[PublishedPort, Gate] = {}
+        self._held: list[Gate] = []
         self._pidfd = -1
         self._end: Callable[[], None] | None = None
         self._lock = forwarder().lock  # one lock, since each calls the other
@@ -55,11 +57,11 @@ class Ports:
             self.close()
             raise
 
-    def enter(self, pidfd: int) -> None:
-        """Lead into the container whose PID 1 is *pidfd*, which stays the caller's."""
+    def enter(self, pidfd: int, *ends: Callable[[], object]) -> None:
+        """Lead into the container whose PID 1 is *pidfd*, which stays the caller's. *ends* are called after its end."""
         with self._lock:
             self._pidfd = os.dup(pidfd)
-            self._end = forwarder().expect_end(os.dup(pidfd), self._ended)
+            self._end = forwarder().expect_end(os.dup(pidfd), self._ended, *ends)
             while self._reserved:
                 self._open(*self._reserved.pop(0))
 
@@ -92,6 +94,11 @@ class Ports:
         with self._lock:
             return tuple(self._gates)
 
+    def hold(self, gate: Gate) -> None:
+        """Close *gate*, too, when the container has ended."""
+        with self._lock:
+            self._held.append(gate)
+
     def close(self) -> None:
         """Free all. Safe to repeat."""
         while self._reserved:
@@ -104,8 +111,9 @@ class Ports:
 
     def _ended(self) -> None:
         with self._lock:
-            gates = list(self._gates.values())
+            gates = [*self._gates.values(), *self._held]
             self._gates.clear()
+            self._held.clear()
             if self._pidfd >= 0:
                 os.close(self._pidfd)
                 self._pidfd = -1

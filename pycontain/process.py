@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pycontain.files import Files
     from pycontain.health import Health, Monitor
     from pycontain.image import Image
+    from pycontain.inside import Place
     from pycontain.logs import LogLine, Moment
     from pycontain.popen import Plumbing, Process, Redirection
     from pycontain.resources import ProcessStatus, Resources, Stats
@@ -252,7 +253,7 @@ class Compiled:
     def of(cls, sandbox: SandboxSpec, plan: Plan, image: RunnableImage) -> Compiled:
         """Translate *plan* once."""
         wire, prefix = plan.wire(), plan.prefix_length()
-        contents = tuple(file.reveal() for file in sandbox.files)
+        contents = sandbox.contents()
         steps = marshal.dumps(wire[prefix:-1])
         begin, trees = marshal.dumps(wire[:prefix]), plan.trees()
         return cls(sandbox, plan, image, begin, steps, contents, trees, plan.allowances())
@@ -322,7 +323,7 @@ class Prepared:
 
     def wiring(self, ident: str) -> Wiring | None:
         """What the start needs on the host beside the container; nothing, mostly. The caller closes it."""
-        if self.networking == NO_NETWORKING:
+        if self.networking.mode in {"none", "host"} and not self.networking.published:
             return None
         with loading:
             from pycontain.wiring import Wiring  # noqa: PLC0415 - who has no networks pays nothing
@@ -833,11 +834,8 @@ class Running:
 
         Raises :class:`NothingListens`, :class:`ConnectTimeout` after *timeout* seconds, :class:`NetworkError`.
         """
-        with loading:
-            from pycontain.network import Place  # noqa: PLC0415 - who needs no sockets pays nothing
-
         with self._opened_pidfd() as pidfd:
-            return Place(self._prepared.engine, pidfd, self.name).connect(port, host, timeout)
+            return self._place(pidfd).connect(port, host, timeout)
 
     def listen(self, port: int | str, host: str = "127.0.0.1") -> socket.socket:
         """A listening socket inside the container's network namespace, on which the caller serves and which he closes.
@@ -845,11 +843,15 @@ class Running:
         Port 0 takes a free one, which ``getsockname()`` tells. An abstract unix socket is named with an ``@``. What the
         container connects to there is answered by this process. Raises :class:`PortInUse`, :class:`NetworkError`.
         """
-        with loading:
-            from pycontain.network import Place  # noqa: PLC0415 - as above
-
         with self._opened_pidfd() as pidfd:
-            return Place(self._prepared.engine, pidfd, self.name).listen(port, host)
+            return self._place(pidfd).listen(port, host)
+
+    def _place(self, pidfd: int) -> Place:
+        with loading:
+            from pycontain.inside import Place  # noqa: PLC0415 - who needs no sockets pays nothing
+
+        shared = self.spec.networking.mode == "host"
+        return Place(self._prepared.engine, pidfd, self.name, shared=shared)
 
     @property
     def ports(self) -> tuple[PublishedPort, ...]:

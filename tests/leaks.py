@@ -16,6 +16,8 @@ from pathlib import Path
 import attrs
 import pytest
 
+from pycontain.kernel import nftables
+from pycontain.kernel.links import Links
 from pycontain.runtime import engine as engines
 from pycontain.runtime import forward, sockets, watch
 
@@ -34,6 +36,8 @@ class Snapshot:
     mounts: frozenset[str]
     cgroups: frozenset[str]
     interfaces: frozenset[str]
+    routes: frozenset[str]
+    tables: frozenset[str]
     layers: frozenset[str]
 
     @classmethod
@@ -46,6 +50,8 @@ class Snapshot:
             mounts=frozenset(_mounts()),
             cgroups=frozenset(_cgroups()),
             interfaces=frozenset(_listed("/sys/class/net")),
+            routes=frozenset(_routes()),
+            tables=frozenset(_tables()),
             layers=frozenset(_layers_in_use(zygote)),
         )
 
@@ -184,6 +190,20 @@ def own_groups(pid="self"):
             names = "" if kind == "cgroup2" else options.removeprefix("rw,").removeprefix("xattr,")
             own = f"{fields[4]}{paths.get(names, '')}".rstrip("/")
             yield own if os.path.isdir(own) else fields[4]  # it may be mounted from below its top
+
+
+def _routes():
+    with Links() as links:
+        for network, prefix, interface in links.routes():
+            yield f"{network}/{prefix} by {interface}"
+
+
+def _tables():
+    """Those of nftables that are ours; root alone may look."""
+    try:
+        yield from (name for name in nftables.tables() if name.startswith("pycontain"))
+    except OSError:  # a kernel without them has none of ours
+        return
 
 
 def _layers_in_use(zygote):

@@ -79,6 +79,13 @@ def container_parser(verb: str, *, description: str) -> Parser:
         metavar="[[IP:][HOST]:]PORT[/udp]",
         help="a port of the host that leads inside; only this machine reaches it, unless IP says otherwise",
     )
+    reached.add_argument(
+        "--network", metavar="MODE", help="none, the default; private: the world; host: the host's own"
+    )
+    reached.add_argument("--dns", action="append", default=[], metavar="ADDRESS", help="a name server")
+    reached.add_argument(
+        "--add-host", action="append", default=[], metavar="NAME:ADDRESS", help="for /etc/hosts"
+    )
     may = parser.add_argument_group("what it may")
     may.add_argument(
         "--untrusted", action="store_true", help="the strictest useful set; later options change it"
@@ -154,6 +161,15 @@ def read_container(options: argparse.Namespace) -> tuple[Container, tuple[str, .
 def _networked(container: Container, options: argparse.Namespace) -> Container:
     for text in options.publish:
         container = _published(container, text)
+    if options.network is not None:
+        container = container.network(options.network)
+    if options.dns:
+        container = container.dns(*options.dns)
+    for text in options.add_host:
+        name, colon, address = text.partition(":")
+        if not colon:
+            raise UsageError(f"--add-host {text}: it is NAME:ADDRESS")
+        container = container.hosts({name: address.strip("[]")})
     return container
 
 

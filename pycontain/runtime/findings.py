@@ -11,12 +11,12 @@ import os
 import pwd
 import stat
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from pycontain.kernel import landlock, syscalls
-from pycontain.runtime import engine, probe, systemd
+from pycontain.kernel import landlock, nftables, syscalls
+from pycontain.runtime import engine, fabric, probe, systemd
 from pycontain.sandbox.host import CgroupLayout, HostFacts
 from pycontain.store.folder import default_path
 
@@ -168,6 +168,10 @@ class Findings:
     modules: SecurityModules = SecurityModules()
     surroundings: Surroundings = Surroundings()
     pasta: str | None = "/usr/bin/pasta"
+    tun: bool = True  # this user may open /dev/net/tun, which pasta needs
+    forwards: bool = True  # the host, what comes in by the interface of its default route
+    filters: str = ""  # why a process in the host's network namespace cannot have rules of nftables
+    droppers: tuple[str, ...] = ()  # tables of others that drop what is forwarded; only root sees them
     trial: Trial = Trial(HostFacts(kernel=(6, 12), euid=1000, rootless=True), 0.003)
 
 
@@ -197,8 +201,22 @@ def probe_findings(trial: Trial) -> Findings:
         modules=probe_security_modules(),
         surroundings=probe_surroundings(),
         pasta=probe.find_program("pasta"),
+        tun=os.access(fabric.TUN, os.R_OK | os.W_OK),
+        **probe_networks(),
         trial=trial,
     )
+
+
+def probe_networks() -> dict[str, Any]:
+    """Of the host's network what decides about ``network("private")`` and networks of root."""
+    found: dict[str, Any] = {"forwards": fabric.host_forwards()}
+    if not probe.is_privileged():
+        return found
+    try:
+        nftables.tables()
+        return {**found, "droppers": tuple(nftables.forward_droppers())}
+    except OSError as error:
+        return {**found, "filters": os.strerror(error.errno or 0)}
 
 
 # --- subordinate ids ------------------------------------------------------------------------------------

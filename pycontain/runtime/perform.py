@@ -46,6 +46,9 @@ _PTMX = os.makedev(5, 2)
 # ioctl_tty(2), <asm-generic/ioctls.h>
 _TIOCSCTTY, _TIOCSWINSZ, _TIOCGPTPEER = 0x540E, 0x5414, 0x5441
 _TIOCGPTN, _TIOCSPTLCK = 0x80045430, 0x40045431
+CONNECTED = "connected"
+"""The alias of lo when the network namespace has all that it shall have."""
+_RTMGRP_LINK, _PAGE = 1, 4096
 _MOST_LINKS = 40  # as path_resolution(7)
 _ACCOUNT_FILE_LIMIT = 4 << 20
 
@@ -130,7 +133,7 @@ def rehearse(child: Child) -> None:
     own of most that it will need, before anybody waits for it. What is mounted here goes with the stage.
     """
     os.close(_mount_point(child, "/dev", directory=True, resolve=_PLAIN))
-    install_file(child, "/rehearsal", 0, 0, 0o600, "resolver", read_only=False, secret=False)
+    install_file(child, "/rehearsal", 0, -1, 0o600, "resolver", read_only=False, secret=False)
     resolve_user("0", "", "")
     privileges.set_parent_death_signal()
 
@@ -513,8 +516,8 @@ def _content(child: Child, content: str, place: int) -> bytes:
                 "127.0.0.1\tlocalhost\n"
                 "::1\tlocalhost ip6-localhost ip6-loopback\n"
                 f"127.0.1.1\t{child.hostname}\n"
-            ).encode()
-        case "resolver":
+            ).encode() + (child.contents[place] if place >= 0 else b"")
+        case "resolver" if place < 0:
             return b"# This container has no network, so there is no name server to ask.\n"
         case "apt":
             return b'APT::Sandbox::User "root";  // there is one id, so no other user to become\n'
@@ -610,6 +613,43 @@ def bring_loopback_up(child: Child) -> None:
     """Set IFF_UP on lo."""
     del child
     netdevice.bring_up("lo")
+
+
+def bind_sysfs(child: Child, path: str) -> None:
+    """Bind the host's /sys with what is mounted in it: a part of it could not be had without the rest."""
+    _bind_unchangeable(child, "/sys", path, _TREE)
+    mounted = _open(child, path, resolve=_PLAIN)
+    child.kernel_devices.add(os.fstat(mounted).st_dev)
+    os.close(mounted)
+
+
+def bind_hosts(child: Child, target: str) -> None:
+    """Bind the file that the owner has made for this container, in the tmpfs beside the folder of layers."""
+    _bind_unchangeable(child, f"../images/hosts/{child.id}", target, syscalls.OPEN_TREE_CLONE)
+
+
+def _bind_unchangeable(child: Child, source: str, target: str, flags: int) -> None:
+    tree = syscalls.open_tree(_AT_FDCWD, source, flags)
+    try:
+        attributes = DEVICE_ATTRIBUTES | syscalls.MOUNT_ATTR_NODEV
+        syscalls.mount_setattr(tree, set_=attributes, propagation=syscalls.MS_PRIVATE, recursive=True)
+        _attach(child, tree, target, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
+    finally:
+        os.close(tree)
+
+
+def await_network(child: Child) -> None:
+    """Read the alias of lo, again after each change of an interface."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as changes:
+        changes.bind((0, _RTMGRP_LINK))
+        while True:
+            alias = _open(child, "/sys/class/net/lo/ifalias", os.O_RDONLY)
+            try:
+                if os.read(alias, 64) == f"{CONNECTED}\n".encode():
+                    return
+            finally:
+                os.close(alias)
+            changes.recv(_PAGE)
 
 
 def resolve_user_step(child: Child, user: str) -> None:
@@ -815,6 +855,9 @@ DOERS: dict[str, Callable[..., None]] = {
     "SetHostname": set_hostname,
     "SetDomainname": set_domainname,
     "BringLoopbackUp": bring_loopback_up,
+    "BindSysfs": bind_sysfs,
+    "BindHosts": bind_hosts,
+    "AwaitNetwork": await_network,
     "ResolveUser": resolve_user_step,
     "ChangeDirectory": change_directory,
     "SetResourceLimit": set_resource_limit,

@@ -1,4 +1,4 @@
-"""The porter: a child of the zygote that makes sockets inside the network namespaces of containers, and hands them out.
+"""The porter: a child of the zygote that makes sockets and links inside the network namespaces of containers.
 
 A socket belongs to the network namespace in which it was made, whoever holds it, network_namespaces(7). So the porter
 enters a container's namespace, calls socket(2) there, and passes the descriptor to the owner, who connects it: the
@@ -11,9 +11,18 @@ request, with a pidfd of the container  answer
 ``sockets family kind count``           ``ok`` + so many sockets
 ``listen family kind address``          ``ok port`` + a socket that is bound, and listens if it is a stream
 ``unix kind path``                      ``ok`` + a socket that is connected to *path* below the container's root
+``leave``                               ``ok``: its home is a network namespace of its own from now on
+``home path``                           ``ok``: that namespace is bound to the file *path*, by which pasta(1) finds it
+``bridge name address prefix``          ``ok``: a bridge in its home
+``unbridge name``                       ``ok``: it is gone
+``rules lines``                         ``ok``: these are the rules of our table of nftables, see :func:`_rule`
+``attach links gateway``                ``ok``: the container has these links, and a default route
+``detach name``                         ``ok``: the link is gone
+``connected``                           ``ok``: the container is told that it has all that it shall have
 ======================================  ==============================================================
 
-or ``failed errno``. It lives in the zygote's PID namespace, so it ends with the zygote in whatever way.
+or ``failed errno``. Its *home* is the network namespace with the bridges: the host's as root, if that one forwards, else one
+of its own, whose only way out is pasta(1). It lives in the zygote's PID namespace, so it ends with the zygote in whatever way.
 
 It is a process of its own, and not the zygote: rootless, nobody may return into the host's network namespace, where the
 zygote must stay for containers that share it.
@@ -26,6 +35,7 @@ import fcntl
 import marshal
 import os
 import select
+import signal
 import socket
 
 from pycontain.kernel import descriptors, privileges, syscalls
@@ -34,6 +44,8 @@ TYPE_CHECKING = False  # as in pycontain/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from pycontain.kernel.nftables import Table
 
 _CHANNEL, _HOME = 3, 4  # the descriptors that it keeps
 _REQUEST_LIMIT = 1 << 16
@@ -54,6 +66,8 @@ def live(channel: int, *, rootless: bool) -> None:
         if home != _HOME:
             os.dup2(home, _HOME, inheritable=False)
         syscalls.close_range(_HOME + 1)
+        signal.signal(signal.SIGTERM, _end)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
         _serve(socket.socket(fileno=_CHANNEL))
     finally:
         os._exit(1)
@@ -63,7 +77,7 @@ def _serve(channel: socket.socket) -> None:
     while True:
         packet, fds, _ = descriptors.receive(channel, _REQUEST_LIMIT, 2)
         if not packet:
-            os._exit(0)
+            _end()
         made: list[socket.socket] = []
         try:
             verb, *arguments = marshal.loads(packet)
@@ -153,4 +167,178 @@ def _unix(made: list[socket.socket], fds: list[int], kind: int, path: bytes) -> 
     return ()
 
 
-_DOERS: dict[str, Callable[..., tuple[Any, ...]]] = {"sockets": _sockets, "listen": _listen, "unix": _unix}
+# --- links ----------------------------------------------------------------------------------------------
+
+_bridges: list[str] = []  # in our home
+_tables: list[Table] = []  # none, or the one of ours
+
+
+def _end(*_: object) -> None:
+    """Leave nothing in the host's network namespace: what is in another goes with it, and the table with its socket."""
+    if _bridges:
+        from pycontain.kernel.links import Links  # noqa: PLC0415 - only networks need it
+
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        syscalls.setns(_HOME, syscalls.CLONE_NEWNET)
+        with Links() as links:
+            for name in _bridges:
+                try:
+                    links.remove(name)
+                except OSError:
+                    pass  # the next owner's sweep tries again
+    os._exit(0)
+
+
+def _leave(_made: list[socket.socket], _fds: list[int]) -> tuple[Any, ...]:
+    syscalls.unshare(syscalls.CLONE_NEWNET)
+    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    os.dup2(home, _HOME, inheritable=False)
+    os.close(home)
+    return ()
+
+
+def _home(_made: list[socket.socket], _fds: list[int], path: str) -> tuple[Any, ...]:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    syscalls.mount("/proc/self/ns/net", path, None, syscalls.MS_BIND, None)
+    _set("ipv4/ip_forward", "1")  # it is nobody's but ours
+    return ()
+
+
+def _bridge(
+    _made: list[socket.socket], _fds: list[int], name: str, address: str, prefix: int
+) -> tuple[Any, ...]:
+    from pycontain.kernel.links import Links  # noqa: PLC0415 - as above
+
+    with Links() as links:
+        links.add_bridge(name)
+        _bridges.append(name)
+        links.add_address(name, address, prefix)
+        links.bring_up("lo")
+    # The bridge itself shall be reached by no address that nobody has given it, and forward what comes in.
+    _set(f"ipv6/conf/{name}/disable_ipv6", "1")
+    _set(f"ipv4/conf/{name}/forwarding", "1")
+    return ()
+
+
+def _set(name: str, value: str) -> None:
+    """Write a setting of this network namespace; a kernel without IPv6 lacks some."""
+    try:
+        with open(f"/proc/sys/net/{name}", "w", encoding="ascii") as file:
+            file.write(value)
+    except FileNotFoundError:
+        pass
+
+
+def _unbridge(_made: list[socket.socket], _fds: list[int], name: str) -> tuple[Any, ...]:
+    from pycontain.kernel.links import Links  # noqa: PLC0415 - as above
+
+    with Links() as links:
+        links.remove(name)
+    _bridges.remove(name)
+    return ()
+
+
+def _rules(
+    _made: list[socket.socket], _fds: list[int], table: str, lines: tuple[tuple[str, ...], ...]
+) -> tuple[Any, ...]:
+    from pycontain.kernel.nftables import Table  # noqa: PLC0415 - as above
+
+    if not _tables:
+        _tables.append(Table(table))
+    _tables[0].replace((chain, _rule(*words)) for chain, *words in lines)
+    return ()
+
+
+def _rule(*words: str) -> tuple[bytes, ...]:
+    """The expressions of a rule in words: ``from X``, ``to X``, ``not-to X``, ``source N/P``, ``destination N/P``, ``known``, and a verdict."""
+    from pycontain.kernel import nftables  # noqa: PLC0415 - as above
+
+    found = []
+    for word in words:
+        verb, _, rest = word.partition(" ")
+        match verb:
+            case "from":
+                found.append(nftables.comes_from(rest))
+            case "to":
+                found.append(nftables.goes_to(rest))
+            case "not-to":
+                found.append(nftables.goes_elsewhere(rest))
+            case "source":
+                network, _, prefix = rest.partition("/")
+                found.append(nftables.has_source(network, int(prefix)))
+            case "destination":
+                network, _, prefix = rest.partition("/")
+                found.append(nftables.has_destination(network, int(prefix)))
+            case "known":
+                found.append(nftables.is_known())
+            case _:
+                verdicts = {
+                    "accept": nftables.ACCEPT,
+                    "drop": nftables.DROP,
+                    "masquerade": nftables.MASQUERADE,
+                }
+                found.append(verdicts[verb])
+    return tuple(found)
+
+
+def _attach(
+    _made: list[socket.socket], fds: list[int], links: tuple[tuple[Any, ...], ...], gateway: str
+) -> tuple[Any, ...]:
+    """Each link is ``(name, bridge, isolated, inside, address, prefix)``."""
+    from pycontain.kernel.links import Links  # noqa: PLC0415 - as above
+
+    with Inside(fds[0]):
+        namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with Links() as ours:
+            for name, bridge, isolated, inside, *_ in links:
+                ours.add_veth(name, inside, namespace)
+                ours.set_master(name, bridge)
+                if isolated:
+                    ours.isolate(name)
+                _set(f"ipv6/conf/{name}/disable_ipv6", "1")
+        syscalls.setns(namespace, syscalls.CLONE_NEWNET)
+        try:
+            with Links() as theirs:
+                for _, _, _, inside, address, prefix in links:
+                    theirs.add_address(inside, address, prefix)
+                    theirs.bring_up(inside)
+                if gateway:
+                    theirs.add_default_route(gateway)
+        finally:
+            syscalls.setns(_HOME, syscalls.CLONE_NEWNET)
+    finally:
+        os.close(namespace)
+    return ()
+
+
+def _detach(_made: list[socket.socket], _fds: list[int], name: str) -> tuple[Any, ...]:
+    from pycontain.kernel.links import Links  # noqa: PLC0415 - as above
+
+    with Links() as links:
+        links.remove(name)
+    return ()
+
+
+def _connected(_made: list[socket.socket], fds: list[int]) -> tuple[Any, ...]:
+    from pycontain.kernel.links import Links  # noqa: PLC0415 - as above
+    from pycontain.runtime.perform import CONNECTED  # noqa: PLC0415 - the zygote has loaded it
+
+    with Inside(fds[0]), Links() as links:
+        links.set_alias("lo", CONNECTED)
+    return ()
+
+
+_DOERS: dict[str, Callable[..., tuple[Any, ...]]] = {
+    "sockets": _sockets,
+    "listen": _listen,
+    "unix": _unix,
+    "leave": _leave,
+    "home": _home,
+    "bridge": _bridge,
+    "unbridge": _unbridge,
+    "rules": _rules,
+    "attach": _attach,
+    "detach": _detach,
+    "connected": _connected,
+}

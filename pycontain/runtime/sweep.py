@@ -4,6 +4,7 @@ Below the state folder each zygote has one folder, locked with flock(2) as long 
 
     STATE/<name>/lock                held by the zygote
     STATE/<name>/cgroups             the journal of its control groups, when there are any
+    STATE/<name>/networks            there when it has bridges in the host's network namespace
     STATE/<name>/images              a tmpfs of the zygote, for small trees that the owner makes
     STATE/<name>/layers/root, …      where each child mounts its trees, in its own mount namespace
     STATE/<name>/layers/init         the lowest layer of all: the places on which something is mounted in each container
@@ -36,6 +37,7 @@ _AT_ONCE = 256  # entries that the zygote removes itself; for more it forks
 _PASSABLE = 0o711
 _INIT_FOLDERS = ("init", "init/dev", "init/etc", "init/proc", "init/sys")
 _INIT_FILES = ("etc/hostname", "etc/hosts", "etc/resolv.conf")
+NETWORKS = "networks"
 _MARK, _SIGNATURE, _JOURNAL = "lock", b"pycontain\n", "cgroups"
 
 
@@ -235,6 +237,7 @@ def sweep(state: str) -> int:
     if pid == 0:
         try:
             for path, _ in dead:
+                _remove_bridges(path)
                 if _groups_are_removed(f"{path}/{_JOURNAL}"):
                     remove_folder(path)
         finally:
@@ -242,6 +245,24 @@ def sweep(state: str) -> int:
     for _, lock in dead:
         os.close(lock)  # the child has them
     return pid
+
+
+def bridge_prefix(name: str) -> str:
+    """How the bridges of the zygote with the folder *name* are called, before a number; netdevice(7) has 15 letters."""
+    return f"pyc{name[:8]}-"
+
+
+def _remove_bridges(path: str) -> None:
+    """Remove those of a dead zygote. Its table went with its porter, and its links with the namespaces of containers."""
+    if not os.path.exists(f"{path}/{NETWORKS}"):
+        return
+    from pycontain.kernel.links import Links  # noqa: PLC0415 - the zygote does without
+
+    prefix = bridge_prefix(os.path.basename(path))
+    with Links() as links, suppress(OSError):  # we may have lost the right to; then they stay, and are empty
+        for name in links.names():
+            if name.startswith(prefix):
+                links.remove(name)
 
 
 def _groups_are_removed(journal: str) -> bool:

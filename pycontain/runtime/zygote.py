@@ -12,6 +12,7 @@ request                                           then
 ``start id options plan …`` + fds                 a container; its channel reports ``pid``, ``failed``,
                                                   ``started``, ``result`` and at last ``gone``
 ``apply target …`` + fds                          a child that applies a layer to a directory and reports
+``execute program argument …`` + fds              a program of the host, that ends with the owner: pasta(1)
 ``porter rootless`` + fd                          a child that makes sockets inside containers, for the owner
 ``idmaps path …`` + fd                            whether each can be a layer in a user namespace of its own
 ``visit container`` + fd                          a child that opens files in a running container, and says so itself
@@ -212,7 +213,9 @@ class Zygote:
         self.poll.unregister(self.owner)
         self.poll.unregister(self.control)
         for running in set(self.children.values()):
-            if running.channel is not None or running.ident == _PORTER:
+            if running.ident == _PORTER:
+                self._kill(running, signal.SIGTERM)  # it has to tidy up
+            elif running.channel is not None:
                 self._kill(running, signal.SIGKILL)
 
     # --- requests ---------------------------------------------------------------------------------------
@@ -247,6 +250,8 @@ class Zygote:
                 self._idmaps(fds, arguments)
             case "porter":
                 self._make_porter(fds, *arguments)
+            case "execute":
+                self._execute(fds, arguments)
             case "visit":
                 self._visit(fds, *arguments)
             case "layer":
@@ -668,6 +673,31 @@ class Zygote:
             os.close(fd)
         if pid > 0:  # it ends when the owner lets go of it, or with us
             self._watch(Running(_PORTER, pid, pidfd, None))
+
+    def _execute(self, fds: list[int], argv: list[str]) -> None:
+        """The other two descriptors are its standard output and error."""
+        try:
+            pid, pidfd = syscalls.clone3(0, exit_signal=signal.SIGCHLD)
+        except OSError:  # as above
+            self._drop(socket.socket(fileno=fds[0]), fds)
+            return
+        if pid == 0:
+            try:
+                for place, fd in enumerate(fds[1:], 1):
+                    os.dup2(fd, place)
+                syscalls.close_range(3)
+                privileges.set_parent_death_signal()
+                for number in (
+                    signal.SIGPIPE,
+                    signal.SIGXFSZ,
+                ):  # which Python ignores, and who executes inherits that
+                    signal.signal(number, signal.SIG_DFL)
+                os.execv(argv[0], argv)
+            finally:
+                os._exit(127)
+        for fd in fds[1:]:
+            os.close(fd)
+        self._watch(Running("program", pid, pidfd, socket.socket(fileno=fds[0])))
 
     def _idmaps(self, fds: list[int], paths: list[str]) -> None:
         """Say of each path whether it can be a layer of a container with its own user namespace."""

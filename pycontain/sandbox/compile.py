@@ -13,8 +13,11 @@ from pycontain.sandbox.plan import Plan
 from pycontain.sandbox.steps import (
     AllowLimit,
     AttachTree,
+    AwaitNetwork,
     BindDevice,
+    BindHosts,
     BindMount,
+    BindSysfs,
     BringLoopbackUp,
     ChangeDirectory,
     Clone,
@@ -107,6 +110,8 @@ _ROOM_FOR_FILES = (
 _SECOND = 10**9  # in nanoseconds
 _NEW_LAYER = (0o755, 0, 0)  # mode, owner and group with which a writable layer is made
 
+_CGROUPS = RootPath("/sys/fs/cgroup")
+
 # What moves from the stage to the root.
 _STAGED = (RootPath("/proc"), RootPath("/sys"), RootPath("/dev"))
 
@@ -139,6 +144,7 @@ def compile_plan(spec: SandboxSpec, host: HostFacts) -> Plan:
                 files(spec),
                 read_only_root(spec),
                 image_masks(spec),
+                network(spec),
                 pivot(),
                 limits(spec),
                 whereabouts(spec),
@@ -162,17 +168,24 @@ def _users(userns: UserNamespace) -> str:
 
 def namespaces(spec: SandboxSpec) -> Iterator[Step]:
     """A process in namespaces of its own, tied to the zygote's life."""
-    what = "own mounts, processes, hostname, queues and an empty network"
+    own = "own mounts, processes, hostname, queues"
+    what = f"{own}, and the host's network" if spec.net.shared else f"{own} and an empty network"
+    flags = _namespaces(spec)
     if spec.userns.own:
         yield Clone(
-            Namespaces.CLONE_NEWUSER | _NAMESPACES, because=f"{what}; all of it belongs to users of its own"
+            Namespaces.CLONE_NEWUSER | flags, because=f"{what}; all of it belongs to users of its own"
         )
         yield MapIds(_IDS, because="root inside is nobody outside, and nobody of another container")
     else:
-        yield Clone(_NAMESPACES, because=what)
+        yield Clone(flags, because=what)
     yield SetParentDeathSignal(because="it ends with the zygote, which ends with the owner")
     yield from session_keyring()
-    yield BringLoopbackUp(because="127.0.0.1 works inside")
+    if not spec.net.shared:
+        yield BringLoopbackUp(because="127.0.0.1 works inside")
+
+
+def _namespaces(spec: SandboxSpec) -> Namespaces:
+    return _NAMESPACES & ~Namespaces.CLONE_NEWNET if spec.net.shared else _NAMESPACES
 
 
 def session_keyring() -> Iterator[Step]:
@@ -194,7 +207,10 @@ def stage(spec: SandboxSpec, host: HostFacts) -> Iterator[Step]:
     # In a user namespace nothing in there may be written anyway, and one of another container may show it read-only only.
     writable = spec.privileged and not host.rootless and not spec.userns.own
     flags = _CONFINED if writable else _CONFINED | MountFlags.MS_RDONLY
-    yield MountFilesystem("sysfs", StagePath("/sys"), flags, because="runtime-spec: /sys")
+    if spec.net.shared and (host.rootless or spec.userns.own):
+        yield BindSysfs(StagePath("/sys"), because='runtime-spec: /sys; .network("host") of a user namespace')
+    else:
+        yield MountFilesystem("sysfs", StagePath("/sys"), flags, because="runtime-spec: /sys")
     yield MountFilesystem(
         "tmpfs",
         StagePath("/dev"),
@@ -263,13 +279,16 @@ def kernel_masks(spec: SandboxSpec) -> Iterator[Step]:
     for path in filter(_is_of_the_kernel, spec.read_only_paths):
         # ENOENT: kernels differ in what they have here.
         yield ReadOnlyPath(StagePath(path), because="runtime-spec: readonlyPaths", tolerate=(errno.ENOENT,))
-    for path in filter(_is_of_the_kernel, spec.masked_paths):
+    masked = spec.masked_paths
+    if spec.net.shared and not spec.privileged:
+        masked = (*masked, _CGROUPS)  # which the host has mounted there
+    for path in filter(_is_of_the_kernel, masked):
         yield MaskPath(StagePath(path), because="runtime-spec: maskedPaths", tolerate=(errno.ENOENT,))
 
 
 def place_of_files(spec: SandboxSpec) -> Iterator[Step]:
     """Where the files lie that are installed later. Some can be written inside, so there is an end to it."""
-    given = sum(len(file.reveal()) for file in spec.files)
+    given = sum(map(len, spec.contents()))
     size = _ROOM_FOR_FILES * (1 + -(-given // _ROOM_FOR_FILES))
     yield MountFiles(f"mode=0700,size={size}", because="installed files are in memory and in no layer")
 
@@ -449,6 +468,23 @@ _OWN_FILES = (
 )
 
 
+def _own_file(path: RootPath, content: Content, reason: str, spec: SandboxSpec) -> Step:
+    net, first = spec.net, len(spec.files)
+    match content:
+        case Content.RESOLVER if net.resolver is not None:
+            size = len(net.resolver.encode())
+            return InstallFile(
+                path, size, first, because="resolv.conf(5): the host's name servers, or those of .dns()"
+            )
+        case Content.HOSTS if net.live:
+            return BindHosts(path, because="hosts(5): who is on its networks, kept by the owner")
+        case Content.HOSTS if net.hosts:
+            return InstallFile(
+                path, 0, first + 1, content=content, because=f"{reason}, and those of .hosts()"
+            )
+    return InstallFile(path, 0, content=content, because=reason)
+
+
 _APT = RootPath("/etc/apt/apt.conf.d/zz-pycontain")
 
 
@@ -463,7 +499,7 @@ def files(spec: SandboxSpec) -> Iterator[Step]:
     yield SetHostname(spec.hostname, because="uts namespace; two of the files name it")
     for path, content, reason in _OWN_FILES:
         if not _is_covered(path, spec):
-            yield InstallFile(path, 0, content=content, because=reason)
+            yield _own_file(path, content, reason, spec)
     if spec.pretending is not None and not _is_covered(_APT, spec):
         yield InstallFile(
             _APT,
@@ -502,6 +538,12 @@ def image_masks(spec: SandboxSpec) -> Iterator[Step]:
     for path in spec.masked_paths:
         if not _is_of_the_kernel(path):
             yield MaskPath(path, because="runtime-spec: maskedPaths", tolerate=(errno.ENOENT,))  # as above
+
+
+def network(spec: SandboxSpec) -> Iterator[Step]:
+    """As late as the payload can do without: the owner connects it while the root is mounted."""
+    if spec.net.connected:
+        yield AwaitNetwork(because="the payload finds its network connected")
 
 
 def pivot() -> Iterator[Step]:
@@ -608,7 +650,7 @@ def join(spec: SandboxSpec) -> Iterator[Step]:
     """A process in the container's PID namespace, then in all its others."""
     yield Fork(because="born in the container's pid namespace, where it can be traced to us")
     yield SetParentDeathSignal(because="it ends with the zygote, which ends with the owner")
-    namespaces = _NAMESPACES & ~Namespaces.CLONE_NEWPID | Namespaces.CLONE_NEWCGROUP
+    namespaces = _namespaces(spec) & ~Namespaces.CLONE_NEWPID | Namespaces.CLONE_NEWCGROUP
     if spec.userns.own:
         namespaces |= Namespaces.CLONE_NEWUSER
     if spec.time_offset is not None:

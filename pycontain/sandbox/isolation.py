@@ -167,7 +167,7 @@ def namespaces(view: _View) -> Iterator[Wall]:
         (
             "net namespace",
             Namespaces.CLONE_NEWNET,
-            "nothing but lo; abstract sockets of the host are out of reach",
+            f"{_reach(view)}; abstract sockets of the host are out of reach",
         ),
         ("ipc namespace", Namespaces.CLONE_NEWIPC, "own shared memory, semaphores and queues"),
         ("uts namespace", Namespaces.CLONE_NEWUTS, "own host name"),
@@ -192,6 +192,12 @@ def namespaces(view: _View) -> Iterator[Wall]:
         _users(view),
         f"{view.plan.users or 'shared'}: root inside is root of the machine, behind the other walls; .user() makes it somebody else",
     )
+
+
+def _reach(view: _View) -> str:
+    if view.has(steps.AwaitNetwork):
+        return "own addresses and a way out; what listens on the host is not reached, and nobody outside reaches in"
+    return "nothing but lo"
 
 
 def _users(view: _View) -> str:

@@ -29,6 +29,8 @@ _MOUNTING = (
     steps.WritablePath,
     steps.ReadOnlyRoot,
     steps.MountFiles,
+    steps.BindSysfs,
+    steps.BindHosts,
 )
 
 
@@ -62,6 +64,8 @@ def nothing_covers_a_mask(plan: Plan) -> Iterator[str]:
         steps.BindDevice,
         steps.InstallFile,
         steps.WritablePath,
+        steps.BindSysfs,
+        steps.BindHosts,
     )
     for place in _places(plan, (steps.MaskPath, steps.ReadOnlyPath)):
         masked = _target(plan.steps[place])
@@ -259,6 +263,22 @@ def preparations_come_first(plan: Plan) -> Iterator[str]:
             yield f"{late.__name__} comes before {early.__name__}"
 
 
+def a_network_is_awaited_where_there_is_one(plan: Plan) -> Iterator[str]:
+    """It is there before the payload, nobody waits in the host's, and that one has its own loopback already."""
+    shared = any(
+        steps.Namespaces.CLONE_NEWNET not in step.flags
+        for step in plan.steps
+        if isinstance(step, steps.Clone)
+    )
+    waits = _places(plan, steps.AwaitNetwork)
+    if len(waits) > 1 or any(place > _first(plan, steps.PivotRoot) for place in waits):
+        yield "the network is not awaited once, before the pivot"
+    if shared and (waits or _places(plan, steps.BringLoopbackUp)):
+        yield "something is done to the host's network"
+    if not shared and _places(plan, steps.BindSysfs):
+        yield "the host's interfaces are shown to who has its own"
+
+
 ALL: tuple[Callable[[Plan], Iterator[str]], ...] = (
     exactly_one_pivot,
     no_mount_after_the_pivot,
@@ -275,6 +295,7 @@ ALL: tuple[Callable[[Plan], Iterator[str]], ...] = (
     seccomp_is_last_before_execute,
     execute_is_last,
     preparations_come_first,
+    a_network_is_awaited_where_there_is_one,
     identity_is_taken_inside,
     capabilities_fall_in_order,
     the_death_signal_survives_the_change_of_identity,

@@ -8,6 +8,7 @@ import attrs
 
 from pycontain.sandbox import capabilities
 from pycontain.sandbox.limits import NO_CGROUP, Cgroup
+from pycontain.sandbox.network import ALONE, Net
 from pycontain.sandbox.paths import HostPath, RootPath
 
 if TYPE_CHECKING:
@@ -170,10 +171,18 @@ class SandboxSpec:
     layer_size: int | None = None
     left_out: tuple[str, ...] = ()
     cgroup: Cgroup = NO_CGROUP
+    net: Net = ALONE
     userns: UserNamespace = SHARED
     seccomp: bytes | None = attrs.field(default=None, repr=False)
     pretending: bytes | None = attrs.field(default=None, repr=False)  # where one id is mapped, see single_id
     seccomp_name: str = "default"
+
+    def contents(self) -> tuple[bytes, ...]:
+        """The bytes of all that is installed: the files, then resolv.conf and what the hosts file has besides."""
+        given = tuple(file.reveal() for file in self.files)
+        if self.net.resolver is None and not self.net.hosts:
+            return given
+        return (*given, (self.net.resolver or "").encode(), self.net.hosts.encode())
 
     @property
     def own_volumes(self) -> tuple[RootPath, ...]:

@@ -893,6 +893,42 @@ class BringLoopbackUp(Step):
 
 
 @attrs.frozen
+class BindSysfs(Step):
+    """The host's /sys as it is there, read-only: sysfs shows a network namespace, and only who owns that may mount it."""
+
+    path: StagePath
+
+    def __str__(self) -> str:
+        return (
+            'tree = open_tree("/sys", OPEN_TREE_CLONE|AT_RECURSIVE); '
+            "mount_setattr(tree, AT_RECURSIVE, {attr_set=MOUNT_ATTR_RDONLY|MOUNT_ATTR_NOSUID|MOUNT_ATTR_NODEV|MOUNT_ATTR_NOEXEC}); "
+            f"move_mount(tree, {_root(self.path)})"
+        )
+
+
+@attrs.frozen
+class AwaitNetwork(Step):
+    """Wait until the owner has connected the network namespace, which it tells by an alias of ``lo``, rtnetlink(7)."""
+
+    def __str__(self) -> str:
+        return 'recv(NETLINK_ROUTE, RTMGRP_LINK) until read("/sys/class/net/lo/ifalias") == "connected"'
+
+
+@attrs.frozen
+class BindHosts(Step):
+    """The hosts file that the owner keeps for this container, read-only: names come and go while it runs."""
+
+    target: RootPath
+
+    def __str__(self) -> str:
+        return (
+            'tree = open_tree("../images/hosts/{id}", OPEN_TREE_CLONE); '
+            "mount_setattr(tree, {attr_set=MOUNT_ATTR_RDONLY|MOUNT_ATTR_NOSUID|MOUNT_ATTR_NODEV|MOUNT_ATTR_NOEXEC}); "
+            f"move_mount(tree, {_root(self.target)})"
+        )
+
+
+@attrs.frozen
 class ResolveUser(Step):
     """Look the user up in the container's own /etc/passwd and /etc/group; nothing changes yet.
 

@@ -395,9 +395,30 @@ def test_mounts_on_proc_without_those_that_hide_nothing():
     assert mounts_on_proc("\n".join(lines)) == ("/proc/kcore",)
 
 
-def test_pasta_is_missed_by_an_ordinary_user_only():
+def test_pasta_is_missed_where_nothing_else_leads_out():
     assert check("pasta", pasta=None).verdict is Verdict.LIMITED
     assert judge(attrs.evolve(ROOT, pasta=None))["pasta"].ok
+    missed = judge(attrs.evolve(ROOT, pasta=None, forwards=False))["pasta"]
+    assert not missed.ok
+    assert "ip_forward" in missed.fix
+
+
+def test_a_tun_device_that_cannot_be_opened_is_named():
+    assert "chmod 0666 /dev/net/tun" in check("pasta", tun=False).fix
+
+
+def test_another_firewall_is_named_with_the_rules_that_let_ours_pass():
+    found = judge(attrs.evolve(ROOT, droppers=("ip filter FORWARD",)))["networks"]
+    assert "ip filter FORWARD" in found.because
+    assert "DOCKER-USER -i pyc+" in found.fix
+
+
+def test_a_kernel_without_nftables_is_named():
+    assert "modprobe" in judge(attrs.evolve(ROOT, filters="Protocol not supported"))["networks"].fix
+
+
+def test_networks_without_root_ask_nothing_of_the_host():
+    assert check("networks", filters="x", droppers=("y",)).ok
 
 
 def test_an_engine_that_does_not_start_gives_its_error_and_its_notes():

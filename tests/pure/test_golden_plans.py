@@ -16,6 +16,7 @@ from pycontain.sandbox.compile import compile_exec, compile_plan
 from pycontain.sandbox.devices import DEFAULT, Device, with_list
 from pycontain.sandbox.host import HostFacts, IdRange
 from pycontain.sandbox.limits import NO_CGROUP, Limits, cgroup_of
+from pycontain.sandbox.network import Net
 from pycontain.sandbox.paths import HostPath, RootPath
 from pycontain.sandbox.spec import File, Mount, Rootfs, SandboxSpec, Secret, Tmpfs, UserNamespace
 
@@ -124,6 +125,13 @@ GOLDEN = {
     "terminal": compile_plan(attrs.evolve(PLAIN, terminal=(80, 24)), ROOT),
     "terminal-no-init": compile_plan(attrs.evolve(PLAIN, terminal=(80, 24), init=False, userns=OWN), ROOT),
     "terminal-exec": compile_exec(attrs.evolve(PLAIN, terminal=(132, 50)), ROOT),
+    "network-private": compile_plan(
+        attrs.evolve(PLAIN, net=Net(connected=True, resolver="nameserver 192.0.2.53\n")), ROOT
+    ),
+    "network-live": compile_plan(attrs.evolve(PLAIN, net=Net(connected=True, resolver="", live=True)), ROOT),
+    "network-host": compile_plan(attrs.evolve(PLAIN, net=Net(shared=True)), ROOT),
+    "network-host-rootless": compile_plan(attrs.evolve(PLAIN, net=Net(shared=True)), ROOTLESS),
+    "network-host-exec": compile_exec(attrs.evolve(PLAIN, net=Net(shared=True)), ROOT),
     "own-users": compile_plan(attrs.evolve(PLAIN, userns=OWN), ROOT),
     "full-own-users": compile_plan(attrs.evolve(FULL, userns=OWN), ROOT),
     "exec-own-users": compile_exec(attrs.evolve(FULL, userns=OWN), ROOT),

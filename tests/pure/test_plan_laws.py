@@ -13,6 +13,7 @@ from pycontain.sandbox.compile import compile_exec, compile_plan
 from pycontain.sandbox.devices import Device
 from pycontain.sandbox.host import HostFacts, IdRange
 from pycontain.sandbox.limits import Cgroup, Limits, cgroup_of
+from pycontain.sandbox.network import ALONE, Net
 from pycontain.sandbox.paths import HostPath, RootPath, StagePath
 from pycontain.sandbox.plan import Plan
 from pycontain.sandbox.spec import File, Mount, Rootfs, SandboxSpec, Secret, Tmpfs, UserNamespace
@@ -77,6 +78,9 @@ sandbox_specs = st.builds(
     sysctls=st.lists(
         st.sampled_from([("net.ipv4.ip_forward", "1"), ("kernel.domainname", "box")]), unique=True
     ).map(tuple),
+    net=st.sampled_from(
+        [ALONE, Net(shared=True), Net(connected=True, resolver="x"), Net(connected=True, live=True)]
+    ),
     userns=st.builds(UserNamespace, st.booleans(), st.sampled_from(["", "a reason"])),
     seccomp=st.none() | st.just(bytes(16)),
     pretending=st.none() | st.just(bytes(8)),
@@ -205,7 +209,9 @@ def test_groups_are_left_alone_where_setgroups_is_denied(spec, host):
 @given(sandbox_specs, hosts)
 def test_every_path_that_is_to_be_hidden_is_hidden(spec, host):
     plan = compile_plan(spec, host)
-    assert {step.path for step in plan.steps if isinstance(step, steps.MaskPath)} == set(spec.masked_paths)
+    groups = {RootPath("/sys/fs/cgroup")} if spec.net.shared and not spec.privileged else set()
+    masked = {step.path for step in plan.steps if isinstance(step, steps.MaskPath)}
+    assert masked == {*spec.masked_paths, *groups}
     assert {step.path for step in plan.steps if isinstance(step, steps.ReadOnlyPath)} == set(
         spec.read_only_paths
     )
@@ -430,6 +436,18 @@ BROKEN = {
     "death signal cleared": (
         laws.the_death_signal_survives_the_change_of_identity,
         moved(steps.SetParentDeathSignal, of_kind(steps.SetIdentity)),
+    ),
+    "a network that nobody waits for at the right time": (
+        laws.a_network_is_awaited_where_there_is_one,
+        Plan((*LAWFUL.steps, steps.AwaitNetwork())),
+    ),
+    "the host's interfaces": (
+        laws.a_network_is_awaited_where_there_is_one,
+        Plan((*LAWFUL.steps, steps.BindSysfs(StagePath("/sys")))),
+    ),
+    "the host's loopback": (
+        laws.a_network_is_awaited_where_there_is_one,
+        Plan((steps.Clone(steps.Namespaces.CLONE_NEWNS), *LAWFUL.steps[1:])),
     ),
     "no directory": (laws.the_working_directory_is_inside, without(steps.ChangeDirectory)),
 }

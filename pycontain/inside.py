@@ -35,12 +35,32 @@ def _unix_name(given: str, *, abstract_only: bool = False) -> bytes:
 
 
 class Place:
-    """The network namespace of the running container *name*, whose PID 1 is *pidfd*."""
+    """The network namespace of the running container *name*, whose PID 1 is *pidfd*; *shared*, when it is the host's."""
 
-    def __init__(self, engine: Engine, pidfd: int, name: str) -> None:
+    def __init__(self, engine: Engine, pidfd: int, name: str, *, shared: bool = False) -> None:
         self.engine = engine
         self.pidfd = pidfd
         self.name = name
+        self.shared = shared
+
+    def _new(self, family: int) -> socket.socket:
+        if self.shared:
+            return socket.socket(family, socket.SOCK_STREAM)
+        return sockets.new_sockets(self.engine, self.pidfd, family, socket.SOCK_STREAM)[0]
+
+    def _bound(self, family: int, address: tuple[str, int] | bytes) -> socket.socket:
+        if not self.shared:
+            return sockets.listening_socket(self.engine, self.pidfd, family, socket.SOCK_STREAM, address)
+        made = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            if family != socket.AF_UNIX:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind(address)
+            made.listen()
+        except OSError:
+            made.close()
+            raise
+        return made
 
     def connect(self, port: int | str, host: str, timeout: float | None) -> socket.socket:
         """As :meth:`Running.connect`."""
@@ -50,7 +70,7 @@ class Place:
         family = family_of(address)
         where = f"[{address}]:{number}" if family == socket.AF_INET6 else f"{address}:{number}"
         try:
-            (made,) = sockets.new_sockets(self.engine, self.pidfd, family, socket.SOCK_STREAM)
+            made = self._new(family)
         except OSError as error:
             raise self._no_socket(error) from error
         return self._connected(made, (address, number), where, number, timeout)
@@ -63,7 +83,7 @@ class Place:
         try:
             if name.startswith(b"/"):
                 return sockets.unix_socket(self.engine, self.pidfd, socket.SOCK_STREAM, name)
-            (made,) = sockets.new_sockets(self.engine, self.pidfd, socket.AF_UNIX, socket.SOCK_STREAM)
+            made = self._new(socket.AF_UNIX)
         except OSError as error:
             raise self._refused(error, given, 0, timeout) from error
         return self._connected(made, name, given, 0, timeout)
@@ -101,7 +121,7 @@ class Place:
         except ValueError as error:
             raise InvalidSpec(str(error)) from None
         try:
-            return sockets.listening_socket(self.engine, self.pidfd, family, socket.SOCK_STREAM, address)
+            return self._bound(family, address)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise PortInUse(
