@@ -231,10 +231,13 @@ class Engine:
 
     def _give_room_back(self) -> None:
         if self._leaf:
-            from pycontain.runtime import delegation  # noqa: PLC0415 - as above
+            from pycontain.runtime import cgroups, delegation  # noqa: PLC0415 - as above
 
             # The host took the group away from us meanwhile: then it is the host's to remove.
             with contextlib.suppress(OSError):
+                cgroups.sweep(
+                    os.path.join(self.folder, "cgroups")
+                )  # of a zygote that was killed; others leave none
                 delegation.give_room_back(self._leaf)
 
     def broken(self) -> SandboxError:

@@ -427,3 +427,20 @@ def test_a_real_time_owner_is_told_why_it_can_have_no_limit_on_cpus(tmp_path):
     if ended == (77, "", ""):
         pytest.skip("our own group has no budget for real-time processes")
     assert ended == (0, told * 2, "")
+
+
+@pytest.mark.parametrize(
+    "limit", [{"pids": 64}, {"hugetlb": {"2M": "4M"}}], ids=lambda limit: next(iter(limit))
+)
+def test_a_killed_zygote_leaves_the_owner_where_it_was(limit):
+    """In v2 the owner has moved into a leaf of its own to make room."""
+    if next(iter(limit)) not in control_groups.limitable():
+        pytest.skip(f"this user may not limit {next(iter(limit))}")
+    Container("host:").limits(**limit).run("true", check=True)
+    killed = engine()
+    if not killed._leaf:
+        pytest.skip("nobody had to make room")
+    signal.pidfd_send_signal(killed.pidfd, signal.SIGKILL)
+    assert comes_true(lambda: not killed.alive)
+    Container("host:").run("true", check=True)
+    assert not Path(killed._leaf).exists()
