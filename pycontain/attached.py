@@ -70,9 +70,9 @@ def run_attached(
     ):
         try:
             _begin(prepared, exchange, ident)
-            process.enter_networks(exchange, wiring, run.deadline(began))
             converse(exchange, run.deadline(began), until=streams.is_ready)
             streams.connect()
+            process.enter_networks(exchange, wiring, run.deadline(began))
             converse(exchange, run.deadline(began), until=lambda: exchange.started is not None)
             signals.let_through()
             converse(exchange, run.deadline(began))

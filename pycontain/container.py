@@ -95,6 +95,7 @@ _SCRATCH = (
     Tmpfs(RootPath("/tmp"), 64 << 20),
     Tmpfs(RootPath("/var/tmp"), 16 << 20),
 )
+_NEEDS_INIT = "restart needs the init: without it the payload is PID 1, and ends the container"
 _LONGEST_OFFSET = 1 << 33  # seconds; the kernel's clocks end soon after
 
 
@@ -200,6 +201,19 @@ def _window(given: int) -> int:
     return given
 
 
+def _restart(given: str) -> tuple[bool, int] | None:
+    match given.split(":") if isinstance(given, str) else ():
+        case ["no"]:
+            return None
+        case ["always"]:
+            return True, -1
+        case ["on-failure"]:
+            return False, -1
+        case ["on-failure", most] if most.isdecimal() and most.isascii() and len(most) < 10:
+            return False, int(most)
+    raise ValueError(f"{given!r} is no restart policy; there are no, always, on-failure and on-failure:N")
+
+
 def _offset(given: float) -> int:
     number = isinstance(given, int | float) and not isinstance(given, bool)
     if not number or not abs(given) < _LONGEST_OFFSET:  # which is false for nan as well
@@ -270,6 +284,7 @@ class ContainerSpec:
     init: bool = True
     tty: tuple[int, int] | None = None
     health: Healthcheck | None = None
+    restart: tuple[bool, int] | None = None  # whether always, and how often at most, -1 for any number
     privileged: bool = False
     landlock: bool = False
     time_offset: tuple[int, int] | None = None
@@ -448,7 +463,19 @@ class Container:
 
     def init(self, on: bool) -> Container:  # noqa: FBT001 - the contract's name and form
         """Whether PID 1 is an init of ours (the default), or the payload itself."""
+        with _Door() as door:
+            door.refuse(not on and self.spec.restart is not None, _NEEDS_INIT)
         return self._with(init=on)
+
+    def restart(self, policy: str) -> Container:
+        """Have the payload started again when it ends: ``always``, ``on-failure``, ``on-failure:3``, or ``no`` (the default).
+
+        It is our init that does it, in the same container, after a pause of 0.1 to 60 seconds; ``stop()`` and a kill end it.
+        """
+        with _Door() as door:
+            parsed = door.read(_restart, policy)
+            door.refuse(parsed is not None and not self.spec.init, _NEEDS_INIT)
+        return self._with(restart=parsed)
 
     def tty(self, on: bool = True, *, columns: int = 80, rows: int = 24) -> Container:  # noqa: FBT001, FBT002 - .tty() is the usual call
         r"""Give the payload a terminal of its own, of so many *columns* and *rows*, instead of three pipes.
@@ -873,7 +900,9 @@ class Container:
 
             userns = running.compiled.sandbox.userns
             group = control_group(changed.spec, engine, userns)
-            sandbox = attrs.evolve(sandbox_spec(changed.spec, image, engine.facts, group, userns), init=True)
+            sandbox = attrs.evolve(
+                sandbox_spec(changed.spec, image, engine.facts, group, userns), init=True, restart=()
+            )
             compiled = process.Compiled.of(sandbox, compile_exec(sandbox, engine.facts), image)
             engine.remember(key, compiled)
         return compiled.prepare(engine, argv)

@@ -277,6 +277,15 @@ def _read(path: str) -> str:
         return ""
 
 
+def _restart(spec: ContainerSpec, image: RunnableImage) -> tuple[bool, int, int] | tuple[()]:
+    if spec.restart is None:
+        return ()
+    from pycontain.process import signal_number  # noqa: PLC0415 - few ask for it
+
+    always, most = spec.restart
+    return always, most, signal_number(spec.stop_signal or image.stop_signal)
+
+
 def sandbox_spec(
     spec: ContainerSpec,
     image: RunnableImage,
@@ -305,6 +314,7 @@ def sandbox_spec(
         read_only=spec.read_only,
         init=spec.init,
         terminal=spec.tty,
+        restart=_restart(spec, image),
         privileged=spec.privileged,
         landlock=landlock,
         time_offset=spec.time_offset,

@@ -296,15 +296,19 @@ class Process(Generic[Text]):
         options = BOUNDED | NOTIFY | (STDIN if streams.has_input else 0)
         counted = "memory" in prepared.compiled.sandbox.cgroup.controllers
         log = Log(_KEPT) if prepared.has_terminal else None
-        self._exchange = exchange = Exchange(
-            input_=None,
-            limit=0,
-            options=options,
-            counted=counted,
-            given=streams.given,
-            sinks=log.streams if log is not None else None,
-            terminal=log is not None,
-        )
+        try:
+            self._exchange = exchange = Exchange(
+                input_=None,
+                limit=0,
+                options=options,
+                counted=counted,
+                given=streams.given,
+                sinks=log.streams if log is not None else None,
+                terminal=log is not None,
+            )
+        except BaseException:
+            streams.close()
+            raise
         try:
             exchange.streams.update(streams.drained)
             streams.drained = {}

@@ -287,7 +287,7 @@ class Prepared:
     def wire(self) -> tuple[Any, ...]:
         """The plan in its parts with this command line, and the contents of files, as a request carries them."""
         compiled, sandbox = self.compiled, self.compiled.sandbox
-        execute = ("Execute", (), self.argv, sandbox.env, sandbox.init)
+        execute = ("Execute", (), self.argv, sandbox.env, sandbox.init, sandbox.restart)
         return (
             *(compiled.prefix, compiled.steps, execute, compiled.contents),
             *(compiled.trees, compiled.allowances),
@@ -567,6 +567,11 @@ class Running:
     def pid(self) -> int:
         """The host's number of the container's PID 1."""
         return self._pid
+
+    @property
+    def restarts(self) -> int:
+        """How often the payload was started again, see :meth:`Container.restart`."""
+        return self._exchange.restarts
 
     @property
     def status(self) -> str:

@@ -47,6 +47,7 @@ def container_parser(verb: str, *, description: str) -> Parser:
     what.add_argument(
         "--init", action=argparse.BooleanOptionalAction, default=True, help="PID 1 is an init of ours"
     )
+    what.add_argument("--restart", metavar="no|on-failure[:N]|always", help="whether it is started again")
     what.add_argument("--stop-signal", metavar="SIGNAL", help="what asks the payload to end")
     names = parser.add_argument_group("how it is called")
     names.add_argument("--name", help="a name, for people")
@@ -139,7 +140,7 @@ def read_container(options: argparse.Namespace) -> tuple[Container, tuple[str, .
         .init(options.init)
         .pull(options.pull)
     )
-    for name in ("workdir", "user", "hostname", "name", "stop_signal", "platform"):
+    for name in ("workdir", "user", "hostname", "name", "stop_signal", "restart", "platform"):
         value = getattr(options, name)
         if value is not None:
             container = getattr(container, name)(value)

@@ -37,6 +37,7 @@ _FAR = 64  # more than what a child ever has open
 _PACKET_LIMIT = 64 << 10  # well below net.core.wmem_default
 _MOST_DESCRIPTORS = 200  # unix(7): SCM_MAX_FD is 253
 _STREAMS = {0: (1, 2), STDIN: (0, 1, 2), TERMINAL: ()}  # which are given
+_INIT, _RESTART = 4, 5  # the places of these fields in a plan's last step
 _MORE = b"more"  # the packet has descriptors for the next one
 _LARGE = b"large"
 _TEXT_LIMIT = 8 << 10  # of what is said about a failure: a packet must hold it
@@ -90,7 +91,7 @@ class Task:
     @property
     def has_init(self) -> bool:
         """Whether somebody of ours stays beside the payload."""
-        return bool(self.execute[-1])
+        return bool(self.execute[_INIT])
 
 
 class Doers:
@@ -250,6 +251,11 @@ def live(
             if refused is not None:
                 raise refused
             child.limit_descriptors()
+            keep = None
+            if task.execute[_RESTART]:
+                from pycontain.runtime.restart import Keeper  # noqa: PLC0415 - few need it, and later there are other files
+
+                keep = Keeper(*task.execute[_RESTART]).stay
             child.belong(task.ident, task.folder, task.contents, has_input=bool(options & STDIN))
             profile = times if options & PROFILE else None
             if not done:
@@ -260,7 +266,7 @@ def live(
             perform.perform(marshal.loads(task.steps), child, 0, profile, done)
             if child.layer >= 0:
                 _show_layer(child, told=bool(options & NOTIFY))
-            _, _, argv, env, init = task.execute
+            _, _, argv, env, init, _ = task.execute
             os.umask(0o022)
             syscalls.close_range(_LINE, _LINE)
             values = supervise.environment(env, child.home, child.hostname)
@@ -273,6 +279,7 @@ def live(
                     tree=not task.folder,
                     ahead=child.ahead,
                     terminal=child.has_terminal,
+                    keep=keep,
                 )
             else:
                 supervise.execute(argv, values)

@@ -112,6 +112,7 @@ class Exchange:
             raise engines.shortage(error) from error
         self.began = time.monotonic()
         self.started: float | None = None
+        self.restarts = 0
         self.result: tuple[Any, ...] | None = None
         self.gone: tuple[Any, ...] | None = None
         self.failed: tuple[Any, ...] | None = None
@@ -230,14 +231,12 @@ class Exchange:
         match kind:
             case "started":
                 (self.started,) = content
-            case "failed":
-                self.failed = content
-            case "unusable":
-                self.unusable = content
+            case "restarted":
+                (self.restarts,) = content
+            case "failed" | "unusable" | "unsupported":
+                setattr(self, kind, content)
             case "no folder":
                 self.no_folder = content
-            case "unsupported":
-                self.unsupported = content
             case "broken":
                 (self.broken,) = content
             case "result":

@@ -22,7 +22,7 @@ from pycontain.kernel import privileges
 
 TYPE_CHECKING = False  # importing typing would cost the zygote 6 ms and 1 MB
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
 # Descriptors in the child: 0, 1, 2 are the payload's; this one is the channel to the owner.
@@ -98,33 +98,39 @@ def supervise(
     tree: bool,
     ahead: float,
     terminal: bool,
+    keep: Callable[[int, Callable[[], int]], tuple[int, bool]] | None = None,
 ) -> None:
     """Start the payload, stay with it until it ends, report it on the channel. Raises before the payload runs, or never.
 
     *ahead* is by how many seconds the clock of our time namespace is before the owner's. With a *terminal* at 0, 1 and 2 the
-    payload is controlled by it.
+    payload is controlled by it. *keep* stays with it in our place, and may start it again.
     """
     privileges.set_name("pycontain-init")
     privileges.set_child_subreaper()
     signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
     path = find_command(argv[0], env.get("PATH", ""))
-    try:
-        payload = os.posix_spawn(
-            path,
-            list(argv),
-            env,
-            file_actions=_CONTROLLED if terminal else (),
-            setsid=True,
-            setsigmask=(),
-            setsigdef=_RESET,
-        )
-    except OSError as error:
-        raise CommandUnusable(error.errno or 0, path, exists=True) from error
+
+    def spawn() -> int:
+        try:
+            return os.posix_spawn(
+                path,
+                list(argv),
+                env,
+                file_actions=_CONTROLLED if terminal else (),
+                setsid=True,
+                setsigmask=(),
+                setsigdef=_RESET,
+            )
+        except OSError as error:
+            raise CommandUnusable(error.errno or 0, path, exists=True) from error
+
+    payload = spawn()
     started = time.monotonic() - ahead
-    os.closerange(0, 3)  # the payload's alone: who reads the other end sees it end
+    if keep is None:
+        os.closerange(0, 3)  # the payload's alone: who reads the other end sees it end
     if notify:
         _report_start(payload, started, tree=tree)
-    status, alone = _stay(payload, tree=tree)
+    status, alone = _stay(payload, tree=tree) if keep is None else keep(payload, spawn)
     ended = time.monotonic() - ahead
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = (usage.ru_utime, usage.ru_stime, usage.ru_maxrss, usage.ru_inblock, usage.ru_oublock)
@@ -186,7 +192,7 @@ def _stay(payload: int, *, tree: bool) -> tuple[int, bool]:
     while True:
         received = signal.sigwaitinfo(_ALL)
         if received.si_signo == signal.SIGCHLD:
-            status, alone = _reap(payload)
+            status, alone = reap(payload)
             if status is not None:
                 return status, alone
         elif tree and received.si_signo == END_TREE and received.si_pid == 0:
@@ -198,7 +204,7 @@ def _stay(payload: int, *, tree: bool) -> tuple[int, bool]:
                 continue  # its SIGCHLD is on the way
 
 
-def _reap(payload: int) -> tuple[int | None, bool]:
+def reap(payload: int) -> tuple[int | None, bool]:
     """The payload's wait status if it has ended, and whether there is no child any more."""
     found = None
     while True:

@@ -620,7 +620,7 @@ def seccomp(spec: SandboxSpec) -> Iterator[Step]:
 def payload(spec: SandboxSpec) -> Iterator[Step]:
     """The end of the plan."""
     reason = "we are PID 1: forward, reap, report" if spec.init else ".init(False): the payload is PID 1"
-    yield Execute(spec.argv, spec.env, spec.init, because=reason)
+    yield Execute(spec.argv, spec.env, spec.init, spec.restart, because=reason)
 
 
 def compile_exec(spec: SandboxSpec, host: HostFacts) -> Plan:

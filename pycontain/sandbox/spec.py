@@ -160,6 +160,7 @@ class SandboxSpec:
     read_only: bool = False
     init: bool = True
     terminal: tuple[int, int] | None = None  # its columns and rows
+    restart: tuple[bool, int, int] | tuple[()] = ()  # as the field of Execute
     privileged: bool = False
     landlock: bool = False
     capabilities: frozenset[str] = capabilities.DEFAULT

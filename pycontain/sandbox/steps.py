@@ -1120,14 +1120,25 @@ class Execute(Step):
 
     With *init* the child stays as PID 1, out of reach (not dumpable), forwards signals, reaps orphans, and starts
     the payload as its child in a session of its own; without, the payload itself is PID 1.
+
+    *restart*: whether it is started again always, not only after a failure; how often at most, -1 for any number; and the signal
+    from outside after which it is not. Nothing: never.
     """
 
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = ()
     init: bool = True
+    restart: tuple[bool, int, int] | tuple[()] = ()
 
     def __str__(self) -> str:
         path = _quote(self.argv[0]) if self.argv else "NULL"
         env = "[" + ", ".join(_quote(f"{name}={value}") for name, value in self.env) + "]"
         call = f"execve({path}, {_strings(self.argv)}, {env})"
-        return f"prctl(PR_SET_DUMPABLE, 0); posix_spawn → setsid(); {call}" if self.init else call
+        if not self.init:
+            return call
+        again = ""
+        if self.restart:
+            always, most, stop = self.restart
+            times = f", at most {most} times" if most >= 0 else ""
+            again = f"; again{'' if always else ' after a failure'}{times}, until signal {stop}"
+        return f"prctl(PR_SET_DUMPABLE, 0); posix_spawn → setsid(); {call}{again}"

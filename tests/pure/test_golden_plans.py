@@ -122,7 +122,7 @@ GOLDEN = {
     "volumes-read-only": compile_plan(attrs.evolve(VOLUMES, read_only=True), ROOT),
     "walls-exec": compile_exec(WALLS, attrs.evolve(ROOT, landlock=7)),
     "exec": compile_exec(FULL, ROOT),
-    "terminal": compile_plan(attrs.evolve(PLAIN, terminal=(80, 24)), ROOT),
+    "terminal": compile_plan(attrs.evolve(PLAIN, terminal=(80, 24), restart=(False, 3, 15)), ROOT),
     "terminal-no-init": compile_plan(attrs.evolve(PLAIN, terminal=(80, 24), init=False, userns=OWN), ROOT),
     "terminal-exec": compile_exec(attrs.evolve(PLAIN, terminal=(132, 50)), ROOT),
     "network-private": compile_plan(

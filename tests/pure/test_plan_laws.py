@@ -52,6 +52,7 @@ sandbox_specs = st.builds(
     files=st.lists(st.builds(File, root_paths, contents, modes) | secrets, max_size=3).map(tuple),
     read_only=st.booleans(),
     init=st.booleans(),
+    restart=st.sampled_from([(), (True, -1, 15), (False, 3, 10)]),
     terminal=st.none() | st.tuples(st.integers(1, 99), st.integers(1, 99)),
     privileged=st.booleans(),
     landlock=st.booleans(),
