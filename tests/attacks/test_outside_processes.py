@@ -226,6 +226,14 @@ def test_terminal_injection_tiocsti_cve_2017_5226(init):
     assert "waiting:\r\n" in shown  # nothing is there for the shell to read
 
 
+def test_what_is_typed_into_the_containers_own_terminal_reaches_no_other_tiocsti():
+    """That one it may use as it likes: nobody outside reads commands from it."""
+    code = ON_A_TERMINAL.replace('("host:")', '("host:").tty()')
+    shown = on_a_terminal(sys.executable, "-c", code, TIOCSTI)
+    assert "/dev/tty" in shown
+    assert "waiting:\r\n" in shown
+
+
 def test_terminal_injection_on_the_command_line():
     """There the payload's streams are those of the terminal, through pipes."""
     argv = (sys.executable, "-m", "pycontain", "run", "host:", "python3", "-I", "-c", TIOCSTI)

@@ -95,6 +95,16 @@ def test_dev_null_is_a_link_cve_2025_31133_cve_2025_52565(tree, name, target):
     assert is_walled(tree)
 
 
+@pytest.mark.parametrize("target", ["/proc/sysrq-trigger", "/proc/sys/kernel/core_pattern", "/evil"])
+@pytest.mark.parametrize("name", ["dev/console", "dev/pts", "dev/ptmx", "dev"])
+def test_a_terminal_is_put_over_a_link_cve_2025_52565(tree, name, target):
+    """The container's own terminal is bound at /dev/console."""
+    (tree / "evil").mkdir()
+    (tree / name).parent.mkdir(exist_ok=True)
+    os.symlink(target, tree / name)
+    assert is_walled(tree, lambda container: container.tty())
+
+
 def test_proc_is_a_file(tree):
     (tree / "proc").write_text("")
     assert is_walled(tree)
