@@ -164,6 +164,8 @@ def test_a_mount_source_that_is_a_broken_link(tmp_path):
 def test_a_mount_source_that_is_out_of_reach(tmp_path, privilege):
     if privilege == "root":
         pytest.skip("root reaches everything")
+    if os.access("/root", os.X_OK):
+        pytest.skip("here /root is open to all")
     refused(StepFailed, "cannot be reached", HOST.mount("/root/x", "/x").run, "true")
 
 
