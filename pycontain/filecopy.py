@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import attrs
@@ -20,6 +20,7 @@ from pycontain import errors
 from pycontain.errors import InvalidSpec, PathIsNoFile, PycontainError, SandboxError
 from pycontain.files import inside, path_error
 from pycontain.kernel import syscalls
+from pycontain.runtime.opener import AT_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,6 +38,13 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 _PERMISSIONS = 0o777
 _BESIDE = b".pycontain-"
+_BATCH_BYTES = 48 << 10  # of the paths in a request
+_REPLACED = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EOPNOTSUPP,
+}  # it is not there any more, or another type
 
 
 @attrs.frozen
@@ -169,7 +177,7 @@ def put(
             raise _no_file(name)
         target = _into(files, target, os.fsencode(os.path.basename(name)))
         with _opened(name, _READ) as fd:
-            _put_file(files, fd, name, target, owner, count, mode=mode, follow=True)
+            _put_file(files, fd, name, target, owner, count, mode)
     return count.of(os.fsdecode(target))
 
 
@@ -217,25 +225,14 @@ def _put_stream(
 
 
 def _put_file(
-    files: Files,
-    fd: int,
-    name: str | bytes,
-    target: bytes,
-    owner: Owner | None,
-    count: _Count,
-    *,
-    mode: int | None = None,
-    follow: bool,
+    files: Files, fd: int, name: str, target: bytes, owner: Owner | None, count: _Count, mode: int | None
 ) -> None:
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):  # it was replaced just now
-        raise _no_file(os.fsdecode(name))
+        raise _no_file(name)
 
     def pour(out: int) -> None:
-        write, skip = _to_file(out, target, inside)
-        with _host(name):
-            done = _pour(fd, found.st_size, write, skip)
-        count.bytes += done
+        count.bytes += _carry(fd, found.st_size, name, out, target)
 
     files.replace(
         target,
@@ -243,9 +240,29 @@ def _put_file(
         mode=stat.S_IMODE(found.st_mode) if mode is None else mode,
         owner=owner or (found.st_uid, found.st_gid),
         times=(found.st_atime_ns, found.st_mtime_ns),
-        follow=follow,
     )
     count.files += 1
+
+
+def _carry(fd: int, size: int, name: str | bytes, out: int, target: bytes) -> int:
+    """Copy the host's open file *name* to the container's *target*; how many bytes there were."""
+    write, skip = _to_file(out, target, inside)
+    with _host(name):
+        return _pour(fd, size, write, skip)
+
+
+def _batches(names: list[bytes], above: bytes) -> Iterator[list[bytes]]:
+    """A few of the *names* below *above* at a time: a request wakes two processes, and holds so many descriptors and bytes."""
+    batch: list[bytes] = []
+    length = 0
+    for name in names:
+        if batch and (len(batch) == AT_ONCE or length + len(above) + len(name) > _BATCH_BYTES):
+            yield batch
+            batch, length = [], 0
+        batch.append(name)
+        length += len(above) + len(name)
+    if batch:
+        yield batch
 
 
 class _Put:
@@ -273,6 +290,7 @@ class _Put:
         return self.owner or (found.st_uid, found.st_gid)
 
     def _directory(self, below: bytes) -> Iterator[bytes]:
+        """Copy what is in a directory, and give the directories in it."""
         try:
             fd = syscalls.openat2(self.top, below or b".", _FOLDER, resolve=_BELOW)
         except FileNotFoundError:
@@ -280,42 +298,89 @@ class _Put:
             return
         try:
             found = os.fstat(fd)
-            path = self.target.rstrip(b"/") + b"/" + below if below else self.target
+            path = self._target(below)
             if self.files.make_directory(path, 0o700, self._owner_of(found)):
                 self.made.append((path, found))
+            regular = []
             for name in sorted(map(os.fsencode, os.listdir(fd))):
                 inner = below + b"/" + name if below else name
-                try:
-                    if self._entry(fd, name, inner):
+                match self._entry(fd, name, inner):
+                    case stat.S_IFDIR:
                         yield inner
-                except FileNotFoundError as error:
-                    if isinstance(error, PycontainError) and not cast("Any", error).on_host:
-                        raise
-                    self.count.skip(inner)
+                    case stat.S_IFREG:
+                        regular.append(inner)
+            for batch in _batches(regular, self.target):
+                self._regular(fd, batch)
         finally:
             os.close(fd)
 
-    def _entry(self, folder: int, name: bytes, inner: bytes) -> bool:
-        """Copy what is no directory; whether it is one."""
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        path = self.target.rstrip(b"/") + b"/" + inner
-        match stat.S_IFMT(found.st_mode):
-            case stat.S_IFDIR:
-                return True
-            case stat.S_IFLNK:
-                text = os.readlink(name, dir_fd=folder)
-                times = found.st_atime_ns, found.st_mtime_ns
-                self.files.ask(path, "symlink", path, text, *self._owner_of(found), times)
-                self.count.files += 1
-            case stat.S_IFREG:
-                fd = syscalls.openat2(folder, name, _READ, resolve=_BELOW)
-                try:
-                    _put_file(self.files, fd, name, path, self.owner, self.count, follow=False)
-                finally:
-                    os.close(fd)
-            case _:
-                self.count.skip(inner)
-        return False
+    def _target(self, inner: bytes) -> bytes:
+        return self.target.rstrip(b"/") + b"/" + inner if inner else self.target
+
+    def _entry(self, folder: int, name: bytes, inner: bytes) -> int:
+        """Copy a link; the type of what is there, 0 when there is no more to do."""
+        try:
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            kind = stat.S_IFMT(found.st_mode)
+            text = os.readlink(name, dir_fd=folder) if kind == stat.S_IFLNK else b""
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.EINVAL}:
+                raise
+            self.count.skip(inner)  # it was removed or replaced just now
+            return 0
+        if kind == stat.S_IFLNK:
+            path, times = self._target(inner), (found.st_atime_ns, found.st_mtime_ns)
+            self.files.ask(path, "symlink", path, text, *self._owner_of(found), times)
+            self.count.files += 1
+        elif kind not in {stat.S_IFDIR, stat.S_IFREG}:
+            self.count.skip(inner)
+        return kind
+
+    def _regular(self, folder: int, inners: list[bytes]) -> None:
+        """Copy a few files."""
+        with ExitStack() as stack:
+            sources: dict[bytes, tuple[int, os.stat_result]] = {}
+            for inner in inners:
+                fd = self._source(folder, os.path.basename(inner), stack)
+                if fd >= 0:
+                    sources[inner] = fd, os.fstat(fd)
+                else:
+                    self.count.skip(inner)
+            if sources:
+                self._copy(sources)
+
+    def _source(self, folder: int, name: bytes, stack: ExitStack) -> int:
+        """Open a regular file of the host; -1 when it is none any more."""
+        try:
+            fd = syscalls.openat2(folder, name, _READ, resolve=_BELOW)
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.ELOOP, errno.ENXIO}:
+                error.filename = None
+                raise path_error(error.errno or 0, os.fsdecode(name), on_host=True) from error
+            return -1
+        stack.callback(os.close, fd)
+        return fd if stat.S_ISREG(os.fstat(fd).st_mode) else -1
+
+    def _copy(self, sources: dict[bytes, tuple[int, os.stat_result]]) -> None:
+        begun = self.files.begin([self._target(inner) for inner in sources], follow=False)
+        good = [each for each in begun if not isinstance(each, errors.PathError)]
+        try:
+            try:
+                finished = []
+                for one, (inner, (fd, found)) in zip(begun, sources.items(), strict=True):
+                    if isinstance(one, errors.PathError):
+                        raise one
+                    self.count.bytes += _carry(fd, found.st_size, inner, one.fd, one.path)
+                    times = found.st_atime_ns, found.st_mtime_ns
+                    finished.append((one, stat.S_IMODE(found.st_mode), self._owner_of(found), times))
+            finally:
+                for each in good:
+                    os.close(each.fd)
+            self.files.finish(finished)
+            self.count.files += len(finished)
+        except BaseException:
+            self.files.discard(good)
+            raise
 
 
 # --- out of the container -------------------------------------------------------------------------------
@@ -371,7 +436,15 @@ def _get_stream(files: Files, source: bytes, target: BinaryIO, count: _Count) ->
 
 
 def _get_file(
-    files: Files,
+    files: Files, source: bytes, parent: int, name: bytes, shown: str, count: _Count, *, keep_ids: bool
+) -> None:
+    with files.reader(source) as (found, fd):
+        _take(found, fd, source, parent, name, shown, count, keep_ids=keep_ids)
+
+
+def _take(
+    found: Found,
+    fd: int,
     source: bytes,
     parent: int,
     name: bytes,
@@ -380,26 +453,25 @@ def _get_file(
     *,
     keep_ids: bool,
 ) -> None:
-    """Copy the file *source* to the *name* in the host's open directory *parent*, in one instant."""
-    with files.reader(source) as (found, fd):
-        beside = _BESIDE + os.urandom(8).hex().encode()
-        with _host(shown):
-            out = os.open(beside, _NEW, 0o600, dir_fd=parent)
-            try:
-                write, skip = _to_file(out, os.fsencode(shown), _host)
-                with inside(source):
-                    done = _pour(fd, found.size, write, skip)
-                if keep_ids:
-                    os.fchown(out, found.uid, found.gid)
-                os.fchmod(out, found.mode & _PERMISSIONS)
-                os.utime(out, ns=(found.atime, found.mtime))
-                os.rename(beside, name, src_dir_fd=parent, dst_dir_fd=parent)
-            except BaseException:
-                with suppress(FileNotFoundError):
-                    os.unlink(beside, dir_fd=parent)
-                raise
-            finally:
-                os.close(out)
+    """Copy the open file *source* to the *name* in the host's open directory *parent*, in one instant."""
+    beside = _BESIDE + os.urandom(8).hex().encode()
+    with _host(shown):
+        out = os.open(beside, _NEW, 0o600, dir_fd=parent)
+        try:
+            write, skip = _to_file(out, os.fsencode(shown), _host)
+            with inside(source):
+                done = _pour(fd, found.size, write, skip)
+            if keep_ids:
+                os.fchown(out, found.uid, found.gid)
+            os.fchmod(out, found.mode & _PERMISSIONS)
+            os.utime(out, ns=(found.atime, found.mtime))
+            os.rename(beside, name, src_dir_fd=parent, dst_dir_fd=parent)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(beside, dir_fd=parent)
+            raise
+        finally:
+            os.close(out)
     count.files += 1
     count.bytes += done
 
@@ -454,52 +526,56 @@ class _Get:
         with _host(below):
             fd = syscalls.openat2(self.top, below or b".", _FOLDER, resolve=_BELOW)
         try:
+            regular = []
             for name, found in entries:
                 if name in {b"", b".", b".."} or b"/" in name:
                     raise SandboxError(f"the container has a file with the name {name!r}")
                 inner = below + b"/" + name if below else name
                 with _host(inner):
-                    if self._entry(fd, name, inner, found):
-                        self.made.append((inner, found))
-                        yield inner
+                    match self._entry(fd, name, inner, found):
+                        case stat.S_IFDIR:
+                            self.made.append((inner, found))
+                            yield inner
+                        case stat.S_IFREG:
+                            regular.append(inner)
+            for batch in _batches(regular, self.source):
+                self._regular(fd, batch)
         finally:
             os.close(fd)
 
-    def _entry(self, folder: int, name: bytes, inner: bytes, found: Found) -> bool:
-        """Copy what is no directory, and make what is one; whether its content is to be copied."""
-        match stat.S_IFMT(found.mode):
-            case stat.S_IFDIR if found.device in self.kernel:
-                self.count.skip(inner)
-            case stat.S_IFDIR:
-                with suppress(FileExistsError):  # what is there is opened later, and must be a directory
-                    os.mkdir(name, 0o700, dir_fd=folder)
-                return True
-            case stat.S_IFLNK:
-                self._link(folder, name, found)
-                self.count.files += 1
-            case stat.S_IFREG:
-                try:
-                    _get_file(
-                        self.files,
-                        self.source + b"/" + inner,
-                        folder,
-                        name,
-                        inner,
-                        self.count,
-                        keep_ids=self.keep_ids,
-                    )
-                except (
-                    errors.PathNotFound,
-                    errors.PathIsNoDirectory,
-                    errors.PathIsDirectory,
-                    PathIsNoFile,
-                ) as error:
-                    if error.on_host:
-                        raise
-                    self.count.skip(inner)  # it was removed or replaced meanwhile
-            case _:
-                self.count.skip(inner)
-        return False
+    def _entry(self, folder: int, name: bytes, inner: bytes, found: Found) -> int:
+        """Copy a link, make a directory; the type of what is there, 0 when there is no more to do."""
+        kind = stat.S_IFMT(found.mode)
+        if kind == stat.S_IFDIR and found.device not in self.kernel:
+            with suppress(FileExistsError):  # what is there is opened later, and must be a directory
+                os.mkdir(name, 0o700, dir_fd=folder)
+        elif kind == stat.S_IFLNK:
+            self._link(folder, name, found)
+            self.count.files += 1
+        elif kind != stat.S_IFREG:
+            self.count.skip(inner)
+            return 0
+        return kind
+
+    def _regular(self, folder: int, inners: list[bytes]) -> None:
+        """Copy a few files."""
+        sources = [self.source + b"/" + inner for inner in inners]
+        left = dict(zip(inners, self.files.opened(sources), strict=True))
+        try:
+            for inner, source in zip(inners, sources, strict=True):
+                opened = left[inner]
+                if isinstance(opened, errors.PathError):
+                    if opened.errno not in _REPLACED:
+                        raise opened
+                    self.count.skip(inner)
+                    continue
+                found, fd = opened
+                name = os.path.basename(inner)
+                _take(found, fd, source, folder, name, inner, self.count, keep_ids=self.keep_ids)
+        finally:
+            for opened in left.values():
+                if not isinstance(opened, errors.PathError):
+                    os.close(opened[1])
 
     def _link(self, folder: int, name: bytes, found: Found) -> None:
         beside = _BESIDE + os.urandom(8).hex().encode()

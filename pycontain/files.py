@@ -19,13 +19,13 @@ import attrs
 from pycontain import errors
 from pycontain.errors import InvalidSpec, PathIsNoFile, PathTooLarge, PycontainError, SandboxError
 from pycontain.runtime import engine as engines
-from pycontain.runtime.opener import NotRegular, Opener
+from pycontain.runtime.opener import Opener
 from pycontain.sandbox.accounts import UnknownAccount, resolve_user
 from pycontain.sandbox.paths import RootPath
 from pycontain.sandbox.size import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pycontain.filecopy import Copied
     from pycontain.runtime.engine import Engine
@@ -144,6 +144,21 @@ class Found:
         target = os.fsdecode(self.target)
         permissions = stat.S_IMODE(self.mode)
         return FileStatus(kind, permissions, self.size, self.uid, self.gid, self.mtime, self.links, target)
+
+
+@attrs.frozen
+class Begun:
+    """A file that is being written through *fd*: its number, and what the opener says of the one that is there, if one is."""
+
+    path: bytes
+    number: int
+    old: tuple[Any, ...] | None
+    fd: int
+
+    @property
+    def was(self) -> Found | None:
+        """What is there."""
+        return Found(*self.old) if self.old else None
 
 
 class Files:
@@ -348,23 +363,14 @@ class Files:
 
     # --- what copying is made of ------------------------------------------------------------------------
 
-    def ask(self, path: str | bytes, *request: Any) -> tuple[tuple[Any, ...], int]:
-        """Have the opener do something with *path*; the caller closes the descriptor of the answer."""
+    def ask(self, path: str | bytes, *request: Any) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+        """Have the opener do something with *path*; the caller closes the descriptors of the answer."""
         self._require_owner()
         with self._lock:
             if self._ended.is_set():
                 raise self._has_exited()
             try:
                 return self._open().ask(*request)
-            except NotRegular as error:
-                kind = _KINDS[stat.S_IFMT(error.mode)]
-                where = os.fsdecode(path)
-                raise PathIsNoFile(
-                    f"{where} is a {kind}: it has no content of its own",
-                    path=where,
-                    errno=errno.EOPNOTSUPP,
-                    hint="read it inside, with exec() and a timeout",
-                ) from None
             except EOFError:
                 raise self._lost() from None
             except OSError as error:
@@ -376,12 +382,42 @@ class Files:
     @contextmanager
     def reader(self, path: bytes) -> Iterator[tuple[Found, int]]:
         """The status of a file, and a descriptor to read it."""
-        (status,), fd = self.ask(path, "open", path)
+        (opened,) = self.opened((path,))
+        if isinstance(opened, errors.PathError):
+            raise opened
+        found, fd = opened
         try:
             with inside(path):
-                yield Found(*status), fd
+                yield found, fd
         finally:
             os.close(fd)
+
+    def opened(self, paths: Sequence[bytes]) -> Sequence[tuple[Found, int] | errors.PathError]:
+        """The status of each of a few files, and a descriptor to read it, which the caller closes; or why there is none."""
+        said, fds = self.ask(paths[0], "open", *paths)
+        return [
+            each if isinstance(each, errors.PathError) else (Found(*each[0]), each[1])
+            for each in _with_descriptors(paths, said, fds)
+        ]
+
+    def begin(self, paths: Sequence[bytes], *, follow: bool) -> Sequence[Begun | errors.PathError]:
+        """Begin to write a few files; each has to be finished or discarded."""
+        said, fds = self.ask(paths[0], "create", follow, *paths)
+        return [
+            each if isinstance(each, errors.PathError) else Begun(path, each[0][0], each[0][1], each[1])
+            for path, each in zip(paths, _with_descriptors(paths, said, fds), strict=True)
+        ]
+
+    def finish(self, files: Sequence[tuple[Begun, int, Owner, tuple[int, int] | None]]) -> None:
+        """Give files what was written, their mode, owner and times, each in one instant."""
+        finished = ((begun.number, mode, *owner, times) for begun, mode, owner, times in files)
+        self.ask(files[0][0].path, "commit", *finished)
+
+    def discard(self, files: Iterable[Begun]) -> None:
+        """Leave what is not finished as it was. Nothing is said of what goes wrong: there is an error to tell already."""
+        numbers = [begun.number for begun in files]
+        with suppress(PycontainError):
+            self.ask("/", "discard", *numbers)
 
     def find(self, path: bytes, *, follow: bool = True) -> Found:
         """What the opener says of *path*."""
@@ -405,21 +441,21 @@ class Files:
         follow: bool = True,
     ) -> None:
         """Have *pour* write the content of a file, and put it at *path*; with *keep* its owner stays what it was."""
-        (number, old), fd = self.ask(path, "create", path, follow)
+        (begun,) = self.begin((path,), follow=follow)
+        if isinstance(begun, errors.PathError):
+            raise begun
         try:
             try:
                 with inside(path):
-                    pour(fd)
+                    pour(begun.fd)
             finally:
-                os.close(fd)
-            was = Found(*old) if old else None
+                os.close(begun.fd)
+            was = begun.was
             if mode is None:
                 mode = stat.S_IMODE(was.mode) if was else _NEW_FILE
-            ids = (was.uid, was.gid) if was and keep else owner
-            self.ask(path, "commit", number, mode, *ids, times)
+            self.finish([(begun, mode, (was.uid, was.gid) if was and keep else owner, times)])
         except BaseException:
-            with suppress(PycontainError):  # the first error is the one to tell
-                self.ask(path, "discard", number)
+            self.discard([begun])
             raise
 
     def make_directory(self, path: bytes, mode: int, owner: Owner, *, parents: bool = False) -> bool:
@@ -493,6 +529,26 @@ class Files:
         """In the child of a fork: the opener is the parent's."""
         self._lock = threading.Lock()
         self._close()
+
+
+def _with_descriptors(
+    paths: Sequence[bytes], said: tuple[Any, ...], fds: tuple[int, ...]
+) -> Iterator[tuple[Any, int] | errors.PathError]:
+    """What the opener said of each path, with its descriptor, or as an error."""
+    left = iter(fds)
+    for path, (number, what) in zip(paths, said, strict=True):
+        yield _refused(number, what, os.fsdecode(path)) if number else (what, next(left))
+
+
+def _refused(number: int, mode: int, path: str) -> errors.PathError:
+    if not mode:
+        return path_error(number, path)
+    return PathIsNoFile(
+        f"{path} is a {_KINDS[stat.S_IFMT(mode)]}: it has no content of its own",
+        path=path,
+        errno=number,
+        hint="read it inside, with exec() and a timeout",
+    )
 
 
 @contextmanager

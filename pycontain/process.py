@@ -613,11 +613,11 @@ class Running:
         """Kill what still runs and wait until it is gone. Safe to repeat; the result stays readable by ``wait()``."""
         if os.getpid() != self._process:
             return
-        if self._files is not None:
-            self._files.close()
         self.kill()
         self._watched.done.wait(_LAST_WORDS)
         self._finalizer()
+        if self._files is not None:  # now, for its opener has ended too, whatever it was waiting for
+            self._files.close()
         if self._wired is not None:
             self._wired.close()
         for terminal in list(self._sessions):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 _IN_ROOT = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 _ACCOUNTS_LIMIT = 4 << 20
 _ENDLESS = Limits(
@@ -82,16 +85,42 @@ def _text(top: int, path: str) -> str:
 
 
 def measure(path: str) -> tuple[int, int]:
-    """The bytes on the disk, and the number of entries, below *path*; a file with several names counts once."""
+    """The bytes on the disk, and the number of entries, below *path*; a file with several names counts once.
+
+    It may change meanwhile, by somebody who wants us to look elsewhere: each directory is found from the top, through no
+    link. One whose path is longer than the kernel takes counts, and what is in it does not.
+    """
     total = entries = 0
     seen: set[tuple[int, int]] = set()
-    for _, folders, names, fd in os.fwalk(path):
-        for name in (*folders, *names):
-            with suppress(FileNotFoundError):  # it was removed just now
-                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    pending = [b""]
+    top = os.open(path, _FOLDER)
+    try:
+        while pending:
+            below = pending.pop()
+            for name, found in _entries(top, below):
                 entries += 1
-                if found.st_nlink == 1 or (found.st_dev, found.st_ino) not in seen:
-                    total += found.st_blocks * _BLOCK
-                if found.st_nlink > 1:
+                if stat.S_ISDIR(found.st_mode):
+                    pending.append(below + b"/" + name if below else name)
+                elif found.st_nlink > 1:
+                    if (found.st_dev, found.st_ino) in seen:
+                        continue
                     seen.add((found.st_dev, found.st_ino))
+                total += found.st_blocks * _BLOCK
+    finally:
+        os.close(top)
     return total, entries
+
+
+def _entries(top: int, below: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
+    try:
+        fd = syscalls.openat2(top, below or b".", _FOLDER, resolve=_BENEATH)
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
+        return
+    try:
+        for name in map(os.fsencode, os.listdir(fd)):
+            with suppress(FileNotFoundError):
+                yield name, os.stat(name, dir_fd=fd, follow_symlinks=False)
+    finally:
+        os.close(fd)

@@ -18,13 +18,13 @@ There is one for a container whose files are asked for. It answers requests one 
 =============================================  ===========================================================
 request                                        answer
 =============================================  ===========================================================
-``open path``                                  the file's status; the file, to be read
+``open path…``                                 for each the file's status and the file, to be read; or why not
 ``stat path follow``                           its status; of a link also what it leads to
 ``list path``                                  of everything in a directory: name, status
-``create path follow``                         a number, the status of what is replaced or None; a new file,
-                                               to be written, which is beside that until it is committed
-``commit number mode uid gid times``           its attributes are set and it has its name, in one instant
-``discard number``                             it is removed
+``create follow path…``                        for each a number, the status of what is replaced or None, and a new file,
+                                               to be written, which is beside that until it is committed; or why not
+``commit (number mode uid gid times)…``        their attributes are set and they have their names, each in one instant
+``discard number…``                            they are removed
 ``mkdir path mode uid gid parents``            whether it was made
 ``symlink path target uid gid times``          the link is there, in one instant
 ``settle path mode uid gid times``             a directory's attributes are set
@@ -55,10 +55,13 @@ if TYPE_CHECKING:
 
     from pycontain.runtime.engine import Engine
 
-    Answer = tuple[tuple[Any, ...], int]  # the values, and a descriptor or -1
+    Answer = tuple[tuple[Any, ...], tuple[int, ...]]  # the values, and descriptors
+    Times = tuple[int, int] | None
 
 _LINE, _CONTAINER, _OWN_FDS = 0, 1, 2
 _LAST_PLACE = 2
+AT_ONCE = 32  # files that one request may be about
+_MOST_BESIDE = 64
 _PACKET_LIMIT = 64 << 10  # well below net.core.wmem_default
 _DEPTH = 32  # directories that are open at once while a tree is removed
 _ROUNDS = 1000  # how often we look again into a directory that somebody fills while we empty it
@@ -107,7 +110,7 @@ class Opener:
             raise
 
     def ask(self, *request: Any) -> Answer:
-        """The values and the descriptor of the answer; the caller closes the descriptor.
+        """The values and the descriptors of the answer; the caller closes these.
 
         Raises what the kernel said as :class:`OSError`, :class:`NotRegular`, or :class:`EOFError` when the opener has ended.
         """
@@ -116,24 +119,25 @@ class Opener:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         try:
             self.line.send(packet)
-            packet, fds, _ = descriptors.receive(self.line, _PACKET_LIMIT, 1)
+            packet, fds, lost = descriptors.receive(self.line, _PACKET_LIMIT, AT_ONCE)
         except ConnectionError:
             raise EOFError from None
         if not packet:
             raise EOFError
-        fd = fds[0] if fds else -1
+        if lost:
+            for fd in fds:
+                os.close(fd)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         verdict, *values = marshal.loads(packet)
         match verdict:
             case "long":
-                with open(fd, "rb") as body:
-                    return marshal.load(body), -1
-            case "special":
-                raise NotRegular(*values)
+                with open(fds[0], "rb") as body:
+                    return marshal.load(body), ()
             case "failed":
                 raise OSError(values[0], os.strerror(values[0]))
             case "broken":
                 raise RuntimeError(values[0])
-        return tuple(values), fd
+        return tuple(values), tuple(fds)
 
     def close(self) -> None:
         """Let go of it, which ends it. May be repeated."""
@@ -155,7 +159,7 @@ def live(line: int, container: int, last_capability: int, *, own: bool) -> NoRet
             if not _has_exited(_CONTAINER):  # then the owner sees that its line ends
                 with socket.socket(fileno=_LINE) as channel:
                     channel.recv(_PACKET_LIMIT)  # who ends with a packet unread resets the socket
-                    _say(channel, "failed", error.errno or 0)
+                    _say(channel, marshal.dumps(("failed", error.errno or 0)))
             os._exit(1)
         with socket.socket(fileno=_LINE) as channel:
             while packet := channel.recv(_PACKET_LIMIT):
@@ -198,39 +202,52 @@ def _enter(line: int, container: int, last_capability: int, *, own: bool) -> Ins
 
 
 def _answer(channel: socket.socket, inside: Inside, act: str, *arguments: Any) -> None:
-    fd = -1
+    fds: tuple[int, ...] = ()
     try:
-        values, fd = _ACTS[act](inside, *arguments)
+        values, fds = _ACTS[act](inside, *arguments)
         packet = marshal.dumps(("done", *values))
         if len(packet) <= _PACKET_LIMIT:
-            _say(channel, "done", *values, fd=fd)
+            _say(channel, packet, fds)
             return
         body = os.memfd_create("pycontain-answer", os.MFD_CLOEXEC)
         with open(body, "wb") as file:
             marshal.dump(values, file)
             file.flush()
             os.lseek(body, 0, os.SEEK_SET)
-            _say(channel, "long", fd=body)
-    except NotRegular as error:
-        _say(channel, "special", error.mode)
+            _say(channel, marshal.dumps(("long",)), (body,))
     except OSError as error:
-        _say(channel, "failed", error.errno or 0)
+        _say(channel, marshal.dumps(("failed", error.errno or 0)))
     except Exception as error:  # noqa: BLE001 - a defect of ours: it must reach the owner, whatever it is
-        _say(channel, "broken", child.trace(error)[-_PACKET_LIMIT // 2 :])
+        _say(channel, marshal.dumps(("broken", child.trace(error)[-_PACKET_LIMIT // 2 :])))
     finally:
-        if fd >= 0 and all(fd != each.fd for each in inside.beside.values()):
-            os.close(fd)
+        for fd in fds:
+            if all(fd != each.fd for each in inside.beside.values()):
+                os.close(fd)
 
 
-def _say(channel: socket.socket, *message: Any, fd: int = -1) -> None:
-    packet = marshal.dumps(message)
+def _say(channel: socket.socket, packet: bytes, fds: tuple[int, ...] = ()) -> None:
     try:
-        if fd < 0:
-            channel.send(packet)
+        if fds:
+            socket.send_fds(channel, [packet], fds)
         else:
-            socket.send_fds(channel, [packet], [fd])
+            channel.send(packet)
     except ConnectionError:
         os._exit(0)  # the owner has let go
+
+
+def _each(act: Callable[[bytes], tuple[Any, int]], paths: tuple[bytes, ...]) -> Answer:
+    """Do *act* for each path: what it says, or the errno and the mode of what it refuses, and the descriptors."""
+    said: list[Any] = []
+    fds = []
+    for path in paths:
+        try:
+            one, fd = act(path)
+        except OSError as error:
+            said.append((error.errno or 0, error.mode if isinstance(error, NotRegular) else 0))
+        else:
+            said.append((0, one))
+            fds.append(fd)
+    return tuple(said), tuple(fds)
 
 
 class _Beside:
@@ -294,13 +311,16 @@ class Inside:
 
     # --- looking ----------------------------------------------------------------------------------------
 
-    def open(self, path: bytes) -> Answer:
-        """The content of a regular file."""
+    def open(self, *paths: bytes) -> Answer:
+        """The content of regular files."""
+        return _each(self._open, paths)
+
+    def _open(self, path: bytes) -> tuple[Any, int]:
         found = self._find(path)
         try:
             status = os.fstat(found)
             _require_regular(status.st_mode)
-            return (_plain(status),), self._again(found, os.O_RDONLY | _CONTENT)
+            return _plain(status), self._again(found, os.O_RDONLY | _CONTENT)
         finally:
             os.close(found)
 
@@ -310,7 +330,7 @@ class Inside:
         try:
             status = os.fstat(fd)
             target = os.readlink(b"", dir_fd=fd) if stat.S_ISLNK(status.st_mode) else b""
-            return (_plain(status, target),), -1
+            return (_plain(status, target),), ()
         finally:
             os.close(fd)
 
@@ -330,12 +350,17 @@ class Inside:
                 found.append((name, _plain(status, target)))
         finally:
             os.close(fd)
-        return tuple(sorted(found)), -1
+        return tuple(sorted(found)), ()
 
     # --- files ------------------------------------------------------------------------------------------
 
-    def create(self, path: bytes, follow: bool) -> Answer:  # noqa: FBT001 - as above
-        """Begin a file, beside the one that it will replace; in its place when something is mounted there."""
+    def create(self, follow: bool, *paths: bytes) -> Answer:  # noqa: FBT001 - as above
+        """Begin files, beside those that they will replace; in its place what is mounted there."""
+        if len(self.beside) + len(paths) > _MOST_BESIDE:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return _each(lambda path: self._create(path, follow=follow), paths)
+
+    def _create(self, path: bytes, *, follow: bool) -> tuple[Any, int]:
         parent, name = self._place(path, follow=follow)
         fd = -1
         try:
@@ -379,25 +404,28 @@ class Inside:
         finally:
             os.close(found)
 
-    def commit(self, number: int, mode: int, uid: int, gid: int, times: tuple[int, int] | None) -> Answer:
-        """Give the file its attributes and its name."""
-        one = self.beside[number]
-        _dress(one.fd, mode, uid, gid, times)
-        if one.beside:
-            os.rename(one.beside, one.name, src_dir_fd=one.parent, dst_dir_fd=one.parent)
-        del self.beside[number]
-        one.close()
-        return (), -1
-
-    def discard(self, number: int) -> Answer:
-        """Leave everything as it was."""
-        one = self.beside.pop(number)
-        try:
+    def commit(self, *finished: tuple[int, int, int, int, Times]) -> Answer:
+        """Give files their attributes and their names; those before one that fails have them."""
+        for number, mode, uid, gid, times in finished:
+            one = self.beside[number]
+            _dress(one.fd, mode, uid, gid, times)
             if one.beside:
-                os.unlink(one.beside, dir_fd=one.parent)
-        finally:
+                os.rename(one.beside, one.name, src_dir_fd=one.parent, dst_dir_fd=one.parent)
+            del self.beside[number]
             one.close()
-        return (), -1
+        return (), ()
+
+    def discard(self, *numbers: int) -> Answer:
+        """Leave everything as it was; what is committed already stays."""
+        for number in numbers:
+            one = self.beside.pop(number, None)
+            if one is not None:
+                try:
+                    if one.beside:
+                        os.unlink(one.beside, dir_fd=one.parent)
+                finally:
+                    one.close()
+        return (), ()
 
     # --- directories and links --------------------------------------------------------------------------
 
@@ -417,7 +445,7 @@ class Inside:
                 os.close(self._find(path, os.O_PATH | os.O_DIRECTORY))
             except (NotADirectoryError, FileNotFoundError):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
-        return (made,), -1
+        return (made,), ()
 
     def symlink(self, path: bytes, target: bytes, uid: int, gid: int, times: tuple[int, int]) -> Answer:
         """Make a link, in the place of what is no directory."""
@@ -434,16 +462,16 @@ class Inside:
                 raise
         finally:
             os.close(parent)
-        return (), -1
+        return (), ()
 
-    def settle(self, path: bytes, mode: int, uid: int, gid: int, times: tuple[int, int] | None) -> Answer:
+    def settle(self, path: bytes, mode: int, uid: int, gid: int, times: Times) -> Answer:
         """Give a directory its attributes."""
         fd = self._find(path, _FOLDER)
         try:
             _dress(fd, mode, uid, gid, times)
         finally:
             os.close(fd)
-        return (), -1
+        return (), ()
 
     def remove(self, path: bytes, recursive: bool) -> Answer:  # noqa: FBT001 - as above
         """Remove what has the name."""
@@ -461,13 +489,13 @@ class Inside:
                 os.rmdir(name, dir_fd=parent)
         finally:
             os.close(parent)
-        return (), -1
+        return (), ()
 
     def mounts(self) -> Answer:
         """Where something is mounted, proc_pid_mountinfo(5): of this namespace, since it is our own entry."""
         fd = os.open("../mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=_OWN_FDS)
         with open(fd, "rb") as file:
-            return tuple(_unescaped(line.split(b" ")[4]) for line in file), -1
+            return tuple(_unescaped(line.split(b" ")[4]) for line in file), ()
 
 
 _ACTS: dict[str, Callable[..., Answer]] = {
@@ -503,7 +531,7 @@ def _require_regular(mode: int) -> None:
         raise NotRegular(mode)
 
 
-def _dress(fd: int, mode: int, uid: int, gid: int, times: tuple[int, int] | None) -> None:
+def _dress(fd: int, mode: int, uid: int, gid: int, times: Times) -> None:
     """Owner, mode and times, -1 and None leave them; chown(2) clears set-id bits, so it comes first."""
     if (uid, gid) != (-1, -1):
         os.fchown(fd, uid, gid)

@@ -411,6 +411,30 @@ def test_a_tree_is_merged_into_what_is_there(running, work, tree):
     )
 
 
+def test_more_files_than_one_request_is_about(running, work, tmp_path):
+    """With names so long that their number is not what ends a request."""
+    top = tmp_path / "many"
+    top.mkdir()
+    for number in range(100):
+        (top / f"{number}".rjust(250, "n")).write_text(f"{number}")
+    assert running.files.put(top, f"{work}/many").files == 100
+    assert running.files.get(f"{work}/many", tmp_path / "back").files == 100
+    assert shape(tmp_path / "back") == shape(top)
+
+
+def test_nothing_is_left_of_files_that_were_begun(running, work, tmp_path):
+    """One of them cannot be made, because a directory has its name."""
+    top = tmp_path / "many"
+    top.mkdir()
+    for number in range(10):
+        (top / f"{number}").write_text("x")
+    running.files.mkdir(f"{work}/7")
+    with pytest.raises(PathIsDirectory, match="/7 is a directory"):
+        running.files.put(top, work)
+    assert running.files.list(work) == ("7",)
+    running.files.put(top / "1", work)  # and the opener does as it did before
+
+
 def test_a_directory_is_never_replaced(running, work, tree, tmp_path):
     running.files.mkdir(f"{work}/run")
     with pytest.raises(PathIsDirectory):
