@@ -372,19 +372,42 @@ class ConnectTimeout(_PortError, TimeoutError):
 
 
 class BuildError(PycontainError):
-    """A build failed; ``line`` is the line in the Dockerfile, 0 when there is none."""
+    """A build failed; ``line`` and ``last_line`` are the lines in the Dockerfile, 0 when there are none."""
 
-    def __init__(self, message: str, *, line: int = 0, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, line: int = 0, last_line: int = 0, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.line = line
+        self.last_line = last_line or line
 
 
 class DockerfileError(BuildError, ValueError):
-    """A Dockerfile breaks its grammar."""
+    """A Dockerfile breaks its grammar, or asks for what there is not. The notes show the lines, and say what to write."""
 
 
 class InstructionFailed(BuildError):
-    """An instruction ran and failed."""
+    """An instruction was carried out, and failed.
+
+    ``instruction`` is its text, ``stage`` the stage that it is in, ``output`` the end of what it printed, and ``result``
+    what became of its command, when it is a RUN that could be started.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        line: int = 0,
+        last_line: int = 0,
+        instruction: str = "",
+        stage: str = "",
+        output: str = "",
+        result: Completed[Any] | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, line=line, last_line=last_line, hint=hint)
+        self.instruction = instruction
+        self.stage = stage
+        self.output = output
+        self.result = result
 
 
 # --- results --------------------------------------------------------------------------------------------

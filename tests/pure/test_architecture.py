@@ -17,9 +17,9 @@ LAYERS = (
     {"errors"},
     {"oci"},
     {"kernel"},
-    {"layers", "sandbox"},
+    {"layers", "sandbox", "dockerfile"},
     {"registry", "store"},
-    {"runtime", "build"},
+    {"runtime"},
 )
 """An import leads to a lower layer, or stays inside its package. All that is not named here is above: there, everybody
 may know everybody."""
@@ -30,7 +30,7 @@ TYPES_ONLY = {("errors", "process")}
 """Who may name a type of a higher layer, below ``if TYPE_CHECKING``."""
 
 PURE = {
-    *("oci", "sandbox", "errors"),
+    *("oci", "sandbox", "dockerfile", "errors"),
     *("kernel.bpf", "kernel.constants", "kernel.syscall_tables"),
     *("layers.decode", "layers.entries", "layers.headers", "layers.sparse"),
 }
