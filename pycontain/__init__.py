@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pycontain.health import Health
     from pycontain.image import Image, Store
     from pycontain.logs import LogLine
+    from pycontain.network import Network
     from pycontain.oci.config import ExecutionParameters
     from pycontain.popen import Process
     from pycontain.process import Completed, Running
@@ -42,6 +43,7 @@ _HOMES = {
     "Health": "pycontain.health",
     "Image": "pycontain.image",
     "LogLine": "pycontain.logs",
+    "Network": "pycontain.network",
     "Phase": "pycontain.progress",
     "Process": "pycontain.popen",
     "ProcessStatus": "pycontain.resources",
@@ -73,6 +75,7 @@ __all__ = [
     "Health",
     "Image",
     "LogLine",
+    "Network",
     "Phase",
     "Process",
     "ProcessStatus",

@@ -29,6 +29,7 @@ from pycontain.sandbox.limits import (
 from pycontain.sandbox.network import (
     LOOPBACK,
     NO_NETWORKING,
+    ON_NETWORKS,
     Networking,
     PublishedPort,
     parse_address,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pycontain.image import Image
+    from pycontain.network import Network
     from pycontain.oci.config import Healthcheck
     from pycontain.popen import Redirection
     from pycontain.process import Completed, Running
@@ -608,16 +610,31 @@ class Container:
             door.refuse(mode not in _USERNS, f"{mode!r} is no user namespace; there are {', '.join(_USERNS)}")
         return self._with(userns=mode)
 
-    def network(self, network: str) -> Container:
-        """Choose what the container reaches: ``"none"``, ``"private"`` or ``"host"``.
+    def network(
+        self, network: str | Network, *, aliases: Iterable[str] = (), ip: str | None = None
+    ) -> Container:
+        """Choose what the container reaches: ``"none"``, ``"private"``, ``"host"``, or a :class:`Network`.
 
         ``none``, the default: nothing but itself. ``private``: the world, by translated addresses of IPv4; nobody from there,
         no other container and nothing that listens on the host reaches it, nor it them. ``host``: the host's network itself, with
         its loopback and its abstract sockets.
+
+        A :class:`Network`: the containers that are on it, and unless it is internal the world. Further calls put the container on
+        further networks. Others find it by its name and by *aliases*; *ip* is its address there.
         """
+        before = self.spec.networking
+        if not isinstance(network, str):
+            from pycontain.network import parse_membership  # noqa: PLC0415 - who has none needs nothing of it
+
+            membership = parse_membership(network, aliases, ip)
+            others = tuple(each for each in before.networks if each.network is not network)
+            return self._with(
+                networking=attrs.evolve(before, mode=ON_NETWORKS, networks=(*others, membership))
+            )
         with _Door() as door:
             mode = door.read(parse_mode, network)
-        return self._with(networking=attrs.evolve(self.spec.networking, mode=mode))
+            door.refuse(ip is not None or aliases != (), "aliases and ip are for a Network")
+        return self._with(networking=attrs.evolve(before, mode=mode, networks=()))
 
     def dns(self, *servers: str) -> Container:
         """Ask these name servers, in place of the host's."""
@@ -748,7 +765,7 @@ class Container:
             landlock=True,
             read_only=True,
             scratch=_SCRATCH,
-            networking=attrs.evolve(self.spec.networking, mode="none"),
+            networking=attrs.evolve(self.spec.networking, mode="none", networks=()),
         )
         if "HOME" not in dict(self.spec.env):
             strict = strict.env(HOME="/tmp")

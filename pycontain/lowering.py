@@ -17,7 +17,7 @@ from pycontain.runtime.loading import loading
 from pycontain.sandbox.devices import DEFAULT, Device, Rule, needs_list, with_list
 from pycontain.sandbox.landlock import LEAST_VERSION
 from pycontain.sandbox.limits import CONTROLLERS, NO_CGROUP, NO_LIMITS, Cgroup, Limits, cgroup_of, writes
-from pycontain.sandbox.network import Net, Networking, host_lines, resolver_of
+from pycontain.sandbox.network import ON_NETWORKS, Net, Networking, host_lines, resolver_of
 from pycontain.sandbox.paths import HostPath
 from pycontain.sandbox.spec import (
     MASKED_PATHS,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pycontain.sandbox.image import RunnableImage
 
 _TERMINAL_ENV = {"TERM": "xterm"}  # as docker run -t
+_NO_RESOLVER = "# No network of this container has a way out, so there is no name server to ask.\n"
 _RESOLVER, _UPSTREAM = "/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"
 _USER_XATTRS_IN_MEMORY = (6, 6)  # tmpfs(5)
 
@@ -249,16 +250,19 @@ def net_of(networking: Networking) -> Net:
     if networking.mode == "none":
         text = "".join(f"nameserver {server}\n" for server in networking.dns)
         return Net(resolver=text or None, hosts=extra)
+    if networking.mode == ON_NETWORKS and all(each.network.internal for each in networking.networks):
+        return Net(connected=True, resolver=_NO_RESOLVER, live=True)
     if networking.mode == "host":  # what is on loopback there is on loopback here
         resolver = "".join(f"nameserver {server}\n" for server in networking.dns) or _read(_RESOLVER)
         return Net(shared=True, resolver=resolver, hosts=extra)
     resolver, _ = _resolver_of(networking)
-    return Net(connected=True, resolver=resolver, hosts=extra)
+    return Net(connected=True, resolver=resolver, hosts=extra, live=networking.mode == ON_NETWORKS)
 
 
 def host_resolver(networking: Networking) -> str:
     """The host's resolver that a container of *networking* cannot reach, so that the owner has to ask it; or nothing."""
-    if networking.mode in {"none", "host"}:
+    internal = all(each.network.internal for each in networking.networks)
+    if networking.mode in {"none", "host"} or (networking.mode == ON_NETWORKS and internal):
         return ""
     return _resolver_of(networking)[1]
 

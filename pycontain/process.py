@@ -328,7 +328,8 @@ class Prepared:
         with loading:
             from pycontain.wiring import Wiring  # noqa: PLC0415 - who has no networks pays nothing
 
-        return Wiring.prepare(self.networking, self.engine, ident, self.name or ident[:12])
+        hostname = self.compiled.sandbox.hostname
+        return Wiring.prepare(self.networking, self.engine, ident, self.name or ident[:12], hostname)
 
     def begin(
         self, run: Run, options: int, ident: str, log: Log | None = None, streams: Plumbing | None = None
@@ -886,15 +887,23 @@ class Running:
         return found[0].reached_at
 
     def _wiring(self) -> Wiring:
+        with self.wired() as (wiring, _):
+            return wiring
+
+    @contextmanager
+    def wired(self) -> Iterator[tuple[Wiring, int]]:
+        """What it has on the host beside itself, and a pidfd of its PID 1 for the block; for :class:`Network`."""
         with loading:
             from pycontain.wiring import Wiring  # noqa: PLC0415 - as above
 
-        with self._lock, self._opened_pidfd() as pidfd:
-            if self._wired is None:
-                wiring = Wiring.prepare(NO_NETWORKING, self._prepared.engine, self.id, self.name)
-                wiring.enter(pidfd)
-                self._wired = wiring
-            return self._wired
+        with self._opened_pidfd() as pidfd:
+            with self._lock:
+                if self._wired is None:
+                    engine, hostname = self._prepared.engine, self._prepared.compiled.sandbox.hostname
+                    wiring = Wiring.prepare(NO_NETWORKING, engine, self.id, self.name, hostname)
+                    wiring.enter(pidfd)
+                    self._wired = wiring
+            yield self._wired, pidfd
 
     @contextmanager
     def _opened_pidfd(self) -> Iterator[int]:

@@ -28,7 +28,7 @@ from pycontain.runtime import probe, sweep
 from pycontain.runtime import sockets as sockets_
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pycontain.runtime.engine import Engine
 
@@ -72,14 +72,24 @@ class Subnet:
     def __str__(self) -> str:
         return f"{text_of(self.first)}/{self.prefix}"
 
+    @staticmethod
+    def parse_address(text: str) -> int:
+        """``10.1.2.3``; ValueError when it is none."""
+        try:
+            if text.count(".") == 3:
+                return number_of(text)
+        except (OSError, AttributeError):
+            pass
+        raise ValueError(f"{text!r} is no address of IPv4")
+
     @classmethod
     def parse(cls, text: str) -> Subnet:
         """``10.1.2.0/24``; ValueError when it is none, or too small for anybody."""
         address, _, length = text.partition("/")
         prefix = int(length) if length.isdigit() else -1
         try:
-            first = number_of(address) if address.count(".") == 3 else -1
-        except OSError:
+            first = cls.parse_address(address)
+        except ValueError:
             first = -1
         if first < 0 or not 8 <= prefix <= 30 or first % (1 << (32 - prefix)):
             raise ValueError(f"{text!r} is no subnet; write one of IPv4 such as 10.1.2.0/24, from /8 to /30")
@@ -154,6 +164,11 @@ class Link:
             self.address,
             self.bridge.subnet.prefix,
         )
+
+
+def new_link_name() -> str:
+    """A name for the host's end of a link, netdevice(7): at most 15 letters."""
+    return f"pyv{os.urandom(5).hex()}"
 
 
 class Fabric:
@@ -244,6 +259,10 @@ class Fabric:
     def detach(self, link: Link) -> None:
         """Take a link away, on both ends."""
         self.porter.ask("detach", link.name)
+
+    def write_hosts(self, texts: Mapping[str, str | None]) -> None:
+        """Have these hosts files of containers, by their ids; None removes one."""
+        self.porter.ask("hosts", tuple(texts.items()))
 
     def tell_connected(self, pidfd: int) -> None:
         """Let the payload begin."""

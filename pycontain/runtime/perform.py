@@ -624,8 +624,8 @@ def bind_sysfs(child: Child, path: str) -> None:
 
 
 def bind_hosts(child: Child, target: str) -> None:
-    """Bind the file that the owner has made for this container, in the tmpfs beside the folder of layers."""
-    _bind_unchangeable(child, f"../images/hosts/{child.id}", target, syscalls.OPEN_TREE_CLONE)
+    """Bind the file that the porter keeps for this container, in the folder of layers."""
+    _bind_unchangeable(child, f"hosts/{child.id}", target, syscalls.OPEN_TREE_CLONE)
 
 
 def _bind_unchangeable(child: Child, source: str, target: str, flags: int) -> None:

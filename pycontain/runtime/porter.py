@@ -18,6 +18,7 @@ request, with a pidfd of the container  answer
 ``rules lines``                         ``ok``: these are the rules of our table of nftables, see :func:`_rule`
 ``attach links gateway``                ``ok``: the container has these links, and a default route
 ``detach name``                         ``ok``: the link is gone
+``hosts texts``                         ``ok``: the hosts files of these containers hold this; None removes one
 ``connected``                           ``ok``: the container is told that it has all that it shall have
 ======================================  ==============================================================
 
@@ -320,6 +321,29 @@ def _detach(_made: list[socket.socket], _fds: list[int], name: str) -> tuple[Any
     return ()
 
 
+def _hosts(
+    _made: list[socket.socket], _fds: list[int], texts: tuple[tuple[str, str | None], ...]
+) -> tuple[Any, ...]:
+    """The files are in the folder of layers, which is our working directory as it is that of every child of the zygote."""
+    os.makedirs("hosts", 0o711, exist_ok=True)
+    for ident, text in texts:
+        if text is None:
+            try:
+                os.unlink(f"hosts/{ident}")
+            except FileNotFoundError:
+                pass
+            continue
+        fd = os.open(f"hosts/{ident}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            # In its place, because it is bound there; at once, for who reads it now.
+            content = text.encode()
+            os.pwrite(fd, content, 0)
+            os.ftruncate(fd, len(content))
+        finally:
+            os.close(fd)
+    return ()
+
+
 def _connected(_made: list[socket.socket], fds: list[int]) -> tuple[Any, ...]:
     from pycontain.kernel.links import Links  # noqa: PLC0415 - as above
     from pycontain.runtime.perform import CONNECTED  # noqa: PLC0415 - the zygote has loaded it
@@ -340,5 +364,6 @@ _DOERS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "rules": _rules,
     "attach": _attach,
     "detach": _detach,
+    "hosts": _hosts,
     "connected": _connected,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 
 _MOST_PORT = 65_535
@@ -70,13 +72,23 @@ class PublishedPort:
 
 
 @attrs.frozen
+class Membership:
+    """How a container is on a ``pycontain.Network``: under which other names, and at which address."""
+
+    network: Any
+    aliases: tuple[str, ...] = ()
+    ip: str | None = None
+
+
+@attrs.frozen
 class Networking:
     """Everything about networks that a container describes.
 
-    *mode* is one of :data:`MODES`; ``networks`` goes with the last of them. *hosts* are names with their addresses.
+    *mode* is one of :data:`MODES`, or :data:`ON_NETWORKS`, which goes with *networks*. *hosts* are names with their addresses.
     """
 
     mode: str = "none"
+    networks: tuple[Membership, ...] = ()
     published: tuple[PublishedPort, ...] = ()
     dns: tuple[str, ...] = ()
     hosts: tuple[tuple[str, str], ...] = ()
@@ -84,6 +96,7 @@ class Networking:
 
 NO_NETWORKING = Networking()
 MODES = ("none", "private", "host")
+ON_NETWORKS = "networks"
 _LOOPBACK = "127."
 OWN_RESOLVER = "127.0.0.11"
 """Where a container asks that cannot reach the host's resolver: the owner answers there."""

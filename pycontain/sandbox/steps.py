@@ -922,7 +922,7 @@ class BindHosts(Step):
 
     def __str__(self) -> str:
         return (
-            'tree = open_tree("../images/hosts/{id}", OPEN_TREE_CLONE); '
+            'tree = open_tree("hosts/{id}", OPEN_TREE_CLONE); '
             "mount_setattr(tree, {attr_set=MOUNT_ATTR_RDONLY|MOUNT_ATTR_NOSUID|MOUNT_ATTR_NODEV|MOUNT_ATTR_NOEXEC}); "
             f"move_mount(tree, {_root(self.target)})"
         )

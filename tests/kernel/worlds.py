@@ -16,7 +16,7 @@ import socket
 import tempfile
 import textwrap
 
-from owners import run_owner, start_owner
+from owners import comes_true, run_owner, start_owner
 
 from pycontain.kernel import syscalls
 from pycontain.kernel.links import Links
@@ -67,7 +67,14 @@ class World:
         for pid in self._pids:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+        # The zygote of an owner that was killed is removing its own folder.
+        assert comes_true(self._is_empty)
         shutil.rmtree(self.folder)
+
+    def _is_empty(self):
+        """Whether every zygote has removed its folder."""
+        states = [name for name in os.listdir(self.folder) if name.startswith("state")]
+        return not any(os.listdir(os.path.join(self.folder, name)) for name in states)
 
     @property
     def namespace(self):
