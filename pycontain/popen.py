@@ -278,8 +278,9 @@ class Plumbing:
 class Process(Generic[Text]):
     """A command in a running container, with the interface of :class:`subprocess.Popen`. Thread-safe.
 
-    ``stdin``, ``stdout`` and ``stderr`` are files for those that are pipes, else None, and ``terminal`` is the
-    session with its terminal if it has one; who holds them closes them. Like there, what nobody refers to any more goes on; it ends with its container.
+    ``stdin``, ``stdout`` and ``stderr`` are files for those that are pipes, else None, and ``terminal`` is the session with its
+    terminal if it has one; who holds them closes them. As there, what nobody refers to any more goes on; it ends with its
+    container.
     """
 
     def __init__(

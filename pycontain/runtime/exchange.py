@@ -209,23 +209,29 @@ class Exchange:
             self._finish()
             return
         kind, *content = marshal.loads(packet)
-        if kind == "terminal" and len(fds) > 1:
-            self._take_terminal(*fds)
+        if kind == "terminal":
+            self._take_terminal(fds)
         elif kind == "layer" and fds:
             self.layer = fds[0]
         elif fds:
             self.pidfd = fds[0]
         self._hear(kind, *content)
 
-    def _take_terminal(self, master: int, slave: int) -> None:
-        self.terminal, self._slave = master, slave
-        os.set_blocking(master, False)
-        self.streams[master] = self.stdout
+    def _take_terminal(self, fds: list[int]) -> None:
+        """Its master and its slave come, unless we have no descriptor left for them."""
+        *_, self.terminal, self._slave = (-1, -1, *fds)
+        if len(fds) < 2:
+            raise engines.shortage(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+        os.set_blocking(self.terminal, False)
+        self.streams[self.terminal] = self.stdout
         if self._fed:
             # termios(3): VEOF ends what was typed; after a part of a line the first one only hands that over.
             end = b"\4" if self._input[-1:] in {b"", b"\n"} else b"\4\4"
             self._input = memoryview(bytes(self._input) + end)
-            self.stdin = os.dup(master)
+            try:
+                self.stdin = os.dup(self.terminal)
+            except OSError as error:
+                raise engines.shortage(error) from error
 
     def _hear(self, kind: str, *content: Any) -> None:
         match kind:

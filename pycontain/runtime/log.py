@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _LEAST = 1 << 20  # of the ring, so that who follows sees something whatever is kept
 _OVERHEAD = 128  # bytes that a record takes beside its content
+_NOTHING: Record = (0.0, 0, b"")  # in the place of what was dropped
 _BATCH = 256  # records, or
 _BATCH_SIZE = 1 << 20  # bytes that a reader takes at once
 
@@ -58,6 +59,7 @@ class Log:
     def _drop(self) -> None:
         while self._size > self._most:
             _, stream, chunk = self._records[self._gone]
+            self._records[self._gone] = _NOTHING
             self._heads[stream].take(chunk)
             self._dropped += len(chunk)
             self._size -= len(chunk) + _OVERHEAD
@@ -116,8 +118,9 @@ class Log:
     def kept(self, stream: int) -> bytes:
         """The first bytes of *stream*, at most *limit*."""
         with self._changed:
+            head = self._heads[stream].bytes()
             inside = [chunk for _, number, chunk in self._records[self._gone :] if number == stream]
-            return b"".join((self._heads[stream].bytes(), *inside))[: self.limit]
+        return b"".join((head, *inside))[: self.limit]  # for which the watcher need not wait
 
     def is_truncated(self, stream: int) -> bool:
         """Whether *stream* had more than *limit* bytes."""

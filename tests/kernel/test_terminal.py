@@ -7,7 +7,7 @@ import termios
 import threading
 
 import pytest
-from owners import comes_true, marked, new_mark
+from owners import comes_true, marked, new_mark, run_owner
 
 from pycontain import Container
 from pycontain.errors import InvalidSpec, NotReady, SandboxError
@@ -381,3 +381,45 @@ def test_something_else_in_the_place_of_ptmx_is_refused(privilege):
         assert next(running.lines()).text == "done"
         with pytest.raises(OSError, match="pts/ptmx"):
             running.exec("true", tty=True)
+
+
+def test_an_owner_without_descriptors_says_so():
+    """The terminal is handed over by its master and its slave: two descriptors, for which there may be no room."""
+    code = """
+        import os, resource
+        from pycontain import Container
+        from pycontain.errors import SandboxError
+        box = Container("host:").tty()
+        assert box.run("true").ok
+        here = len(os.listdir("/proc/self/fd"))
+        for room in range(1, 12):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (here + room, 4096))
+            try:
+                done = box.run("echo", "x")
+            except SandboxError as error:
+                assert "cannot open" in str(error) or "descriptor" in str(error), error
+            else:
+                assert done.stdout == "x\\r\\n"
+                break
+        else:
+            raise AssertionError("it never worked")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+        assert len(os.listdir("/proc/self/fd")) == here
+    """
+    assert run_owner(code, python=())[0::2] == (0, "")
+
+
+def test_in_the_child_of_a_fork_sessions_are_not_ours():
+    code = """
+        import os
+        from pycontain import Container
+        with Container("host:").tty().start("cat") as running, running.attach() as terminal:
+            if os.fork() == 0:
+                print(terminal.closed, len(os.listdir("/proc/self/fd")) < 12, flush=True)
+                os._exit(0)
+            os.wait()
+            terminal.write("hello\\r")
+            terminal.read_until("hello\\r\\nhello")
+            print("still here")
+    """
+    assert run_owner(code, python=()) == (0, "True True\nstill here\n", "")
