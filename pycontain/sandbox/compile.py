@@ -107,6 +107,7 @@ _BYTES_PER_INODE = 4096
 _ROOM_FOR_FILES = (
     16 << 20
 )  # beside what is given, in steps: containers with few bytes have the same first steps
+_LARGEST_PAGE = 64 << 10  # of a kernel for aarch64; a byte in a tmpfs takes one
 _SECOND = 10**9  # in nanoseconds
 _NEW_LAYER = (0o755, 0, 0)  # mode, owner and group with which a writable layer is made
 
@@ -288,7 +289,7 @@ def kernel_masks(spec: SandboxSpec) -> Iterator[Step]:
 
 def place_of_files(spec: SandboxSpec) -> Iterator[Step]:
     """Where the files lie that are installed later. Some can be written inside, so there is an end to it."""
-    given = sum(map(len, spec.contents()))
+    given = sum(-(-len(content) // _LARGEST_PAGE) * _LARGEST_PAGE for content in spec.contents())
     size = _ROOM_FOR_FILES * (1 + -(-given // _ROOM_FOR_FILES))
     yield MountFiles(f"mode=0700,size={size}", because="installed files are in memory and in no layer")
 

@@ -171,6 +171,15 @@ def test_contents_are_not_in_a_plan(spec, host, content):
     assert marked not in marshal.dumps(plan.wire())
 
 
+@pytest.mark.parametrize("count", [1, 300, 9000])
+def test_each_file_has_room_for_a_page(count):
+    """A byte in a tmpfs takes a page, which has 64 KiB on some kernels for aarch64."""
+    files = tuple(File(RootPath(f"/srv/{number}"), b"x") for number in range(count))
+    plan = compile_plan(attrs.evolve(RICH, files=files), HostFacts())
+    (place,) = (step for step in plan.steps if isinstance(step, steps.MountFiles))
+    assert int(place.options.rpartition("size=")[2]) >= count << 16
+
+
 @given(sandbox_specs, hosts)
 def test_no_capability_beyond_those_that_the_kernel_knows(spec, host):
     for step in compile_plan(spec, host).steps:
