@@ -519,6 +519,7 @@ KINDS = {
     "without init": HOST.init(False),
     "untrusted": HOST.untrusted(required=False).tmpfs("/room"),
     "privileged": HOST.privileged(),
+    "on the host's network": HOST.network("host"),
     "all capabilities": HOST.capabilities(add=["ALL"]).seccomp("unconfined"),
 }
 
