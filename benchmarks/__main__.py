@@ -33,6 +33,7 @@ ACTS = (
     "memory",
     "rootless",
     "walls",
+    "network",
     "output",
     "unpack",
     "pull",

@@ -141,6 +141,10 @@ class Table:
             self.close()
             raise
 
+    def fileno(self) -> int:
+        """The descriptor of the socket that owns it: the table is there as long as anybody has it open."""
+        return self._netlink.fileno()
+
     def replace(self, rules: Iterable[tuple[str, tuple[bytes, ...]]]) -> None:
         """Have these rules, each with the name of its chain, and no others."""
         messages = [(_DELRULE, 0, attribute(1, self.name))]

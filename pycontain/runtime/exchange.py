@@ -199,7 +199,9 @@ class Exchange:
 
     def _listen(self) -> None:
         try:
-            packet, fds, _ = descriptors.receive(self.channel, _CHUNK, 2)
+            packet, fds, _ = descriptors.receive(self.channel, _CHUNK, 2, socket.MSG_DONTWAIT)
+        except BlockingIOError:  # what epoll(7) has told was of an earlier descriptor of this number
+            return
         except ConnectionResetError:
             packet, fds = b"", []
         if not packet:

@@ -174,15 +174,16 @@ def new_link_name() -> str:
 class Fabric:
     """Made by the first network of a zygote. Thread-safe."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, made: int = 0) -> None:
         self.engine = engine
+        self.made = made  # bridges, of this and of fabrics before
         self.porter = sockets_.porter_of(engine)
         self.lock = threading.RLock()
         self.bridges: list[Bridge] = []
         self._name = os.path.basename(engine.folder)
-        self._made = 0
         self._crowds: list[Bridge] = []
         self._pasta: Pasta | None = None
+        self._table = -1  # held so that its rules outlive a porter that is killed: they are walls of who runs
         self.apart = engine.facts.rootless or not host_forwards()
         if self.apart and not engine.facts.rootless:
             self.porter.ask("leave")
@@ -202,8 +203,8 @@ class Fabric:
         with self.lock:
             if not internal:
                 self._open_way_out()
-            name = f"{sweep.bridge_prefix(self._name)}{self._made}"
-            self._made += 1
+            name = f"{sweep.bridge_prefix(self._name)}{self.made}"
+            self.made += 1
             chosen = self._free(_CROWD if isolated else _NETWORK) if subnet is None else subnet
             taken = next((each for each in self._in_use() if each.overlaps(chosen)), None)
             if taken is not None:
@@ -277,7 +278,18 @@ class Fabric:
         lines = tuple(line for bridge in self.bridges for line in bridge.rules())
         if self.apart:  # where the host's own addresses are as far away as any other
             lines = (*(("forward", f"destination {own}/32", "drop") for own in own_addresses()), *lines)
-        self.porter.ask("rules", f"pycontain-{self._name}", lines)
+        if self._table < 0:
+            _, (self._table,) = self.porter.ask("table", f"pycontain-{self._name}-{os.urandom(2).hex()}")
+            self.engine.keep(self)
+        self.porter.ask("rules", lines)
+
+    def release(self) -> None:
+        """Let go of the table: with the porter's end the kernel removes it. Safe to repeat."""
+        fd, self._table = self._table, -1
+        if fd >= 0:
+            os.close(fd)
+
+    abandon = release
 
     def _in_use(self) -> list[Subnet]:
         """What the host has routes and addresses for, and ours."""
@@ -464,5 +476,5 @@ def fabric_of(engine: Engine) -> Fabric:
         if found is None or found.lost:
             for ended in [each for each in _fabrics if not each.alive]:
                 del _fabrics[ended]
-            found = _fabrics[engine] = Fabric(engine)
+            found = _fabrics[engine] = Fabric(engine, 0 if found is None else found.made)
         return found

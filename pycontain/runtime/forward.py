@@ -175,6 +175,8 @@ class _Stream:
                 self._drop_far()
                 self.dial()
                 return
+            if _is_connecting(far):  # the event was for an earlier descriptor of this number
+                return
             _no_delay(far)
             self.ways = (_Way(self.near, far), _Way(far, self.near))
         try:
@@ -245,6 +247,22 @@ def _dialled(dial: Dial, tries: int) -> tuple[socket.socket, Any] | None:
         return dial(tries)
     except (OSError, SandboxError):  # no descriptor is left, or everything inside has just ended
         return None
+
+
+def _is_ready(fd: int) -> bool:
+    """Whether *fd* can be read. What epoll(7) has told may be of an earlier descriptor of this number."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _is_connecting(end: socket.socket) -> bool:
+    """connect(2): with no error and no peer it goes on."""
+    try:
+        end.getpeername()
+    except OSError:
+        return True
+    return False
 
 
 def _reads(way: _Way) -> bool:
@@ -442,8 +460,9 @@ class _Guest:
 
     def attend(self, fd: int, events: int) -> None:
         """The container has ended."""
-        del fd, events
-        self.leave()
+        del events
+        if _is_ready(fd):
+            self.leave()
 
     def leave(self) -> None:
         """Nobody is inside any more. Safe to repeat."""

@@ -15,7 +15,8 @@ request, with a pidfd of the container  answer
 ``home path``                           ``ok``: that namespace is bound to the file *path*, by which pasta(1) finds it
 ``bridge name address prefix``          ``ok``: a bridge in its home
 ``unbridge name``                       ``ok``: it is gone
-``rules lines``                         ``ok``: these are the rules of our table of nftables, see :func:`_rule`
+``table name``                          ``ok`` + the socket that owns our table of nftables: who holds it keeps the table
+``rules lines``                         ``ok``: these are its rules, see :func:`_rule`
 ``attach links gateway``                ``ok``: the container has these links, and a default route
 ``detach name``                         ``ok``: the link is gone
 ``hosts texts``                         ``ok``: the hosts files of these containers hold this; None removes one
@@ -235,17 +236,22 @@ def _unbridge(_made: list[socket.socket], _fds: list[int], name: str) -> tuple[A
 
     with Links() as links:
         links.remove(name)
-    _bridges.remove(name)
+    if name in _bridges:
+        _bridges.remove(name)
+    return ()
+
+
+def _table(made: list[socket.socket], _fds: list[int], name: str) -> tuple[Any, ...]:
+    from pycontain.kernel.nftables import Table  # noqa: PLC0415 - as above
+
+    _tables.append(Table(name))
+    made.append(socket.socket(fileno=os.dup(_tables[0].fileno())))
     return ()
 
 
 def _rules(
-    _made: list[socket.socket], _fds: list[int], table: str, lines: tuple[tuple[str, ...], ...]
+    _made: list[socket.socket], _fds: list[int], lines: tuple[tuple[str, ...], ...]
 ) -> tuple[Any, ...]:
-    from pycontain.kernel.nftables import Table  # noqa: PLC0415 - as above
-
-    if not _tables:
-        _tables.append(Table(table))
     _tables[0].replace((chain, _rule(*words)) for chain, *words in lines)
     return ()
 
@@ -361,6 +367,7 @@ _DOERS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "home": _home,
     "bridge": _bridge,
     "unbridge": _unbridge,
+    "table": _table,
     "rules": _rules,
     "attach": _attach,
     "detach": _detach,

@@ -237,7 +237,7 @@ def sweep(state: str) -> int:
     if pid == 0:
         try:
             for path, _ in dead:
-                _remove_bridges(path)
+                remove_bridges(path)
                 if _groups_are_removed(f"{path}/{_JOURNAL}"):
                     remove_folder(path)
         finally:
@@ -252,8 +252,11 @@ def bridge_prefix(name: str) -> str:
     return f"pyc{name[:8]}-"
 
 
-def _remove_bridges(path: str) -> None:
-    """Remove those of a dead zygote. Its table went with its porter, and its links with the namespaces of containers."""
+def remove_bridges(path: str) -> None:
+    """Remove those of the zygote with the folder *path*, in the caller's network namespace.
+
+    Its table went with its porter, and its links with the namespaces of containers.
+    """
     if not os.path.exists(f"{path}/{NETWORKS}"):
         return
     from pycontain.kernel.links import Links  # noqa: PLC0415 - the zygote does without

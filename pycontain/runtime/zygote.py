@@ -176,6 +176,7 @@ class Zygote:
                 elif fd in self.children:
                     self._attend(self.children[fd], fd)
         # The folder has the journal of the control groups: while there are any it stays, for the next zygote's sweep.
+        sweep.remove_bridges(self.state.path)  # of a porter that was killed; it has removed its own otherwise
         if self.home is None or self.home.remove():
             self.state.remove()
 

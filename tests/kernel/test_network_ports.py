@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import resource
+import select
 import signal
 import socket
 import stat
@@ -303,6 +304,18 @@ def test_the_end_of_the_container_frees_its_ports(free_port):
     with HOST.publish(80, free_port).start("sleep", "100"):
         pass
     socket.create_server(("127.0.0.1", free_port)).close()
+
+
+def test_an_event_of_an_earlier_descriptor_ends_nothing(idle):
+    """epoll(7) tells numbers, and one may be somebody else's by the time when it is heard."""
+    address = idle.publish(8080)
+    with forward.forwarder().lock:
+        for fd, attendant in list(forward.forwarder().attendants.items()):
+            attendant.attend(fd, select.EPOLLIN)
+    with idle.listen(8080) as server, socket.create_connection(address) as client:
+        client.sendall(b"x")
+        with server.accept()[0] as inside:
+            assert inside.recv(1) == b"x"
 
 
 def test_what_was_said_last_still_arrives():

@@ -257,7 +257,7 @@ from pycontain.runtime.engine import engine
 with PRIVATE.start("sleep", "1000") as running:
     running.exec("true")
     print(os.getpid(), flush=True)
-    zygote = next(int(l.split()[1]) for l in open(f"/proc/self/fdinfo/{engine().pidfd}") if l.startswith("Pid:"))
+    zygote = next(int(l.split()[1]) for l in Path(f"/proc/self/fdinfo/{engine().pidfd}").read_text().splitlines() if l.startswith("Pid:"))
     print(zygote, flush=True)
     running.wait()
 """
@@ -294,3 +294,33 @@ except Exception as error:
         assert said.startswith("HostUnsupported ")
         assert "forward" in said
         assert "apt-get install passt" in said
+
+
+def test_the_walls_outlive_the_porter(router):
+    """Who made the rules may be killed: the owner holds them, and the next container gets a bridge of its own."""
+    found = on(
+        router,
+        """
+from pycontain.kernel import nftables
+from pycontain.runtime.engine import engine
+import signal, time
+from pathlib import Path
+def porters():
+    zygote = next(l.split()[1] for l in open(f"/proc/self/fdinfo/{engine().pidfd}") if l.startswith("Pid:"))
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try: name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
+        except OSError: continue
+        if name == "pycontain-porte" and rest.split()[1] == zygote and rest.split()[0] != "Z": yield int(pid)
+with PRIVATE.start("sleep", "100") as one, socket.create_server(("0.0.0.0", 8000)) as server:
+    gateway = one._wired.links[0].bridge.gateway
+    (porter,) = porters()
+    os.kill(porter, signal.SIGKILL)
+    while list(porters()): time.sleep(0.01)
+    walls = [tried(one, gateway, 8000), tried(one, OUTSIDE, 7, 5)]
+    try: PRIVATE.run("true")
+    except Exception as error: said = type(error).__name__
+    say(walls=walls, said=said, again=PRIVATE.run("python3", "-c", TRY, OUTSIDE, "7", "5").stdout)
+""",
+    )
+    assert found == {"walls": ["TimeoutError", HOST], "said": "SandboxError", "again": HOST}
+    assert comes_true(lambda: "pyc" not in router.look(state_of_host))
