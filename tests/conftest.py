@@ -38,6 +38,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason=f"holds only for {reason}"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_state_folder(request):
+    """Before the fixtures of modules, which start containers too."""
+    if any(ring_of(item) in RINGS_OF_CONTAINERS for item in request.session.items):
+        request.getfixturevalue("state_folder")
+
+
 @pytest.fixture(autouse=True)
 def clean_machine(request):
     """In the rings with containers: a state folder of its own, and nothing left behind. First in, last out."""
