@@ -21,6 +21,7 @@ pytestmark = pytest.mark.root
 # What owners of these tests begin with.
 BEGIN = f"""
 import json, os, socket, sys
+from pathlib import Path
 from pycontain import Container
 HOST = Container("host:")
 PRIVATE = HOST.network("private")
@@ -304,9 +305,8 @@ def test_the_walls_outlive_the_porter(router):
 from pycontain.kernel import nftables
 from pycontain.runtime.engine import engine
 import signal, time
-from pathlib import Path
 def porters():
-    zygote = next(l.split()[1] for l in open(f"/proc/self/fdinfo/{engine().pidfd}") if l.startswith("Pid:"))
+    zygote = next(l.split()[1] for l in Path(f"/proc/self/fdinfo/{engine().pidfd}").read_text().splitlines() if l.startswith("Pid:"))
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try: name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
         except OSError: continue
