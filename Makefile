@@ -70,7 +70,7 @@ all-machines: setup
 
 aarch64: setup
 	.ci/apt-packages aarch64
-	.ci/aarch64 .ci/aarch64-tests
+	$(PYTHON) .ci/aarch64 .ci/aarch64-tests
 
 bench: setup
 	$(PYTHON) -m benchmarks
