@@ -3,7 +3,7 @@
 # make attacks  the attacks alone, each in a jail
 # make machines chosen tests in virtual machines, where there is a program to boot them
 # make all-machines every attack there, on each kernel as each kind of user: long
-# make aarch64  chosen tests on an emulated machine of that kind; on demand, for it takes most of an hour
+# make aarch64  chosen tests on an emulated machine of that kind; on demand, for it takes an hour
 # make bench    how fast it is on this machine
 # make clean    removes what these have made in this folder
 
