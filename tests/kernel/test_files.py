@@ -1,5 +1,6 @@
 """``Running.files``: what is inside, read, written and copied from outside, as whoever runs the tests."""
 
+import contextlib
 import errno
 import io
 import os
@@ -580,12 +581,13 @@ def test_a_container_that_ends_while_its_files_are_used():
 
 def openers():
     """The openers of this process's containers."""
-    children = Path(f"/proc/{pid_of(engines.engine().pidfd)}/task/{pid_of(engines.engine().pidfd)}/children")
-    return {
-        int(pid)
-        for pid in children.read_text().split()
-        if Path(f"/proc/{pid}/comm").read_text() == "pycontain-opene\n"
-    }
+    zygote = pid_of(engines.engine().pidfd)
+    found = set()
+    for pid in map(int, Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split()):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended just now
+            if Path(f"/proc/{pid}/comm").read_text() == "pycontain-opene\n":
+                found.add(pid)
+    return found
 
 
 def test_an_opener_that_is_killed_is_followed_by_another():
