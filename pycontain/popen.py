@@ -246,6 +246,10 @@ class Plumbing:
             pump.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         return not any(pump.is_alive() for pump in self.pumps)
 
+    def failure(self) -> SandboxError | None:
+        """What went wrong with a file of the caller's."""
+        return next(filter(None, (pump.failure() for pump in self.pumps)), None)
+
     def abandon(self) -> None:
         """In the child of a fork there are no pumps, and their ends are the parent's."""
         for fd in (*(fd for pump in self.pumps for fd in pump.own), self._over):
@@ -349,10 +353,16 @@ class Process(Generic[Text]):
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end; after *timeout* seconds raise :class:`WaitTimeout`, and the command goes on."""
+        """Wait for the end; after *timeout* seconds raise :class:`WaitTimeout`, and the command goes on.
+
+        :class:`SandboxError` when a file that was given could not be read or written.
+        """
         self._require_owner()
         if not self._settle(timeout):
             raise self._expired(timeout or 0.0)
+        error = self._streams.failure()
+        if error is not None:
+            raise error
         return self._returncode()
 
     def communicate(self, input: Text | None = None, timeout: float | None = None) -> tuple[Any, Any]:  # noqa: A002 - as subprocess
@@ -370,6 +380,9 @@ class Process(Generic[Text]):
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         if not (complete and self._settle(left)):
             raise self._expired(timeout or 0.0, out, err)
+        error = self._streams.failure()
+        if error is not None:
+            raise error
         return out, err
 
     def send_signal(self, signal: str | int) -> None:

@@ -544,9 +544,10 @@ class Running:
         self._sessions: weakref.WeakSet[Terminal] = weakref.WeakSet()
         self._left: tuple[Cursor, bytes] | None = None  # where the last session has ended
         self.stdin: IO[bytes] | None = None if streams is None else streams.file(0, -1, None)
-        self._watched = watcher().add(exchange, log.end if streams is None else _both(streams.end, log.end))
+        self._streams = streams
         if streams is not None:
             streams.start()
+        self._watched = watcher().add(exchange, log.end if streams is None else _both(streams.end, log.end))
         self._finalizer = weakref.finalize(self, watcher().release, self._watched)
         self._finalizer.atexit = False  # the zygote's end is the end of all containers
 
@@ -588,6 +589,11 @@ class Running:
             partial = completed_of(self._exchange, self._prepared.argv, self._began, text=True)
             partial = attrs.evolve(partial, exit_code=None, signal=None, timed_out=True)
             raise CommandTimeout(f"{self.name} still runs after {timeout:g} s", result=partial)
+        if self._streams is not None:
+            self._streams.finish(None)
+            error = self._streams.failure()
+            if error is not None:
+                raise error
         with self._lock:
             if self._completed is None:
                 self._completed = completed_of(self._exchange, self._prepared.argv, self._began, text=True)

@@ -147,6 +147,31 @@ def test_files_on_both_sides(running, tmp_path):
         assert target.read_bytes() == content  # which is there when wait() returns
 
 
+def test_a_file_that_cannot_be_written_is_told(sh):
+    with open("/dev/full", "wb") as full:
+        process = sh("echo x; exit 3", stdout=full)
+        with pytest.raises(SandboxError, match="standard output broke: No space left"):
+            process.wait(60)
+        with pytest.raises(SandboxError):
+            process.communicate()
+        assert process.returncode == 3
+
+
+def test_what_cannot_be_read_is_told(running, tmp_path):
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        process = running.popen("cat", stdin=folder, stdout=DEVNULL)
+        with pytest.raises(SandboxError, match="standard input broke: Is a directory"):
+            process.wait(60)
+        with (
+            HOST.start("cat", stdin=folder) as other,
+            pytest.raises(SandboxError, match="standard input broke"),
+        ):
+            other.wait(60)
+    finally:
+        os.close(folder)
+
+
 def test_the_command_gets_no_descriptor_of_ours(running, tmp_path):
     """A file is more than its bytes: by /proc/self/fd/1 it could be read, and written from its beginning."""
     with (tmp_path / "log").open("w+b") as log:
