@@ -176,7 +176,7 @@ def parse_limits(
     def read(name: str, given: object, parse: Callable[[object], object]) -> None:
         if given is None:
             return
-        try:
+        try:  # a weight has no end: everybody's is a number, too
             values[name] = None if given == MAX and not name.endswith("weight") else parse(given)
         except ValueError as error:
             problems.append(f"{name}: {error}")
@@ -194,7 +194,7 @@ def parse_limits(
     read("io_weight", io_weight, lambda given: _whole(given, 1, _MOST_IO_WEIGHT))
     read("hugetlb", hugetlb, lambda given: _with_pages(before.hugetlb or (), _hugetlb(given)))
     limits = attrs.evolve(before, **values)
-    if limits.swap is not None and limits.memory is None and memory in {None, MAX}:
+    if limits.swap is not None and limits.memory is None and (memory is None or memory == MAX):
         problems.append(
             'swap: it is counted beside the memory, so it needs memory= too; swap="max" takes it away'
         )

@@ -66,6 +66,7 @@ def test_all_problems_are_named_at_once():
     [
         {"memory": "1M"},
         {"memory": True},
+        {"memory": [64 * MIB], "swap": 0},
         {"memory": 1.5e9},
         {"memory": -1},
         {"swap": "1G"},
