@@ -20,9 +20,8 @@ HOST = Container("host:")
 @pytest.fixture(scope="module")
 def running():
     with HOST.start("sleep", "1000") as running:
-        assert running.exec(
-            "true", timeout=60
-        ).ok  # it has a control group from now on, which is no leak of a test
+        # It has a control group from now on, which is no leak of a test.
+        assert running.exec("true", timeout=60).ok
         yield running
 
 

@@ -8,10 +8,13 @@ import attrs
 import pytest
 from owners import comes_true, marked, new_mark
 
-from pycontain import Container
+from pycontain import Container, runnable
 from pycontain.errors import CommandFailed, CommandNotFound, InvalidSpec, NotReady
 from pycontain.health import command_of
-from pycontain.oci.config import Healthcheck
+from pycontain.oci.config import ExecutionParameters, Healthcheck
+from pycontain.runnable import with_parameters
+from pycontain.sandbox.image import RunnableImage
+from pycontain.sandbox.spec import Rootfs
 
 HOST = Container("host:")
 SERVER = """
@@ -249,15 +252,20 @@ def test_probes_end_with_the_container_and_with_who_refers_to_it():
     assert comes_true(lambda: not probing())
 
 
-def test_the_check_of_an_image_counts_unless_the_container_has_its_own():
+def test_the_check_of_an_image_is_known():
     check = Healthcheck(("CMD", "true"))
+    assert with_parameters(RunnableImage(Rootfs(())), ExecutionParameters(healthcheck=check)).health == check
+
+
+def test_the_check_of_an_image_counts_unless_the_container_has_its_own(monkeypatch):
+    plain = HOST._prepare(("true",)).compiled.image
+    checked = attrs.evolve(plain, health=Healthcheck(("CMD", "true")))
+    monkeypatch.setattr(runnable, "runnable", lambda *_, **__: checked)
     with start("sleep 1000") as running:
-        image = attrs.evolve(running._prepared.compiled.image, health=check)
-        running._prepared = attrs.evolve(
-            running._prepared, compiled=attrs.evolve(running._prepared.compiled, image=image)
-        )
         running.wait_for(healthy=True)
         assert running.health.status == "healthy"
+    with start("sleep 1000", HOST.health()) as running:
+        assert running.health.status == "none"
 
 
 @pytest.mark.parametrize(
