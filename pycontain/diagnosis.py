@@ -517,10 +517,13 @@ def networks(found: Findings) -> Check:
         return Check("networks", Verdict.LIMITED, "no nftables", because, fix, _NETWORKS)
     if not found.forwards:
         return Check("networks", Verdict.GOOD, "the host does not forward, so pasta is their way out")
+    if found.droppers and found.pasta:
+        what = f"{', '.join(found.droppers)} drops what is forwarded, so pasta is their way out"
+        return Check("networks", Verdict.GOOD, what)
     if found.droppers:
         because = f"{', '.join(found.droppers)} drops what no rule there accepts, ours is dropped with it"
         fix = (
-            "iptables -I DOCKER-USER -i pyc+ -j ACCEPT; "
+            "apt-get install passt, which needs no forwarding; or iptables -I DOCKER-USER -i pyc+ -j ACCEPT and "
             "iptables -I DOCKER-USER -o pyc+ -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT "
             "(without Docker: the chain FORWARD)"
         )

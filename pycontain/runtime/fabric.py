@@ -2,7 +2,7 @@
 
 A *fabric* belongs to one zygote. Its bridges are in the porter's *home*, the network namespace where links end:
 
-* as root, if the host forwards between its interfaces, the host's own. Rules of a table of ours let containers out and
+* as root, if the host forwards between its interfaces and no other firewall drops that, the host's own. Rules of a table of ours let containers out and
   nobody in; what is not ours is never touched, and no setting of the host is changed.
 * else a namespace of the porter's own, whose only way out is pasta(1), one for all containers of the owner.
 
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from pycontain.errors import HostUnsupported, NetworkError
+from pycontain.kernel import nftables
 from pycontain.kernel.links import Links
 from pycontain.runtime import probe, sweep
 from pycontain.runtime import sockets as sockets_
@@ -184,7 +185,7 @@ class Fabric:
         self._crowds: list[Bridge] = []
         self._pasta: Pasta | None = None
         self._table = -1  # held so that its rules outlive a porter that is killed: they are walls of who runs
-        self.apart = engine.facts.rootless or not host_forwards()
+        self.apart = engine.facts.rootless or not host_forwards() or _pasta_is_better()
         if self.apart and not engine.facts.rootless:
             self.porter.ask("leave")
         elif (
@@ -329,6 +330,14 @@ def host_forwards() -> bool:
         ways = {name for _, prefix, name in links.routes() if not prefix and name}
     names = ways or {"all"}
     return all(probe.read_setting(_FORWARDING.format(name)) == "1" for name in names)
+
+
+def _pasta_is_better() -> bool:
+    """Whether another firewall drops what is forwarded, as Docker's does, and pasta is there: a rule of ours overrules no drop."""
+    try:
+        return bool(nftables.forward_droppers()) and probe.find_program("pasta") is not None
+    except OSError:  # there is no nftables, as the first bridge will say
+        return False
 
 
 def _unsupported(error: OSError) -> Exception:

@@ -324,3 +324,25 @@ with PRIVATE.start("sleep", "100") as one, socket.create_server(("0.0.0.0", 8000
     )
     assert found == {"walls": ["TimeoutError", HOST], "said": "SandboxError", "again": HOST}
     assert comes_true(lambda: "pyc" not in router.look(state_of_host))
+
+
+@pytest.mark.skipif(without_pasta(), reason="pasta is not there")
+def test_where_another_firewall_drops_what_is_forwarded_pasta_leads_out(router):
+    """As where Docker is: a chain of its own at the hook that drops by default."""
+    found = on(
+        router,
+        """
+from pycontain.kernel import nftables
+from pycontain.kernel.netlink import CREATE, NETFILTER, Netlink, attribute
+class Foreign(nftables.Table):
+    def __init__(self):
+        self.name, self._netlink = "filter", Netlink(NETFILTER)
+        kind, flags, chain = self._chain("forward", "filter", 0)
+        drop = chain.replace(attribute(5, nftables._be(1)), attribute(5, nftables._be(0)))
+        self._commit([(nftables._NEWTABLE, CREATE, attribute(1, "filter") + attribute(2, nftables._be(2))), (kind, flags, drop)])
+foreign = Foreign()
+say(droppers=nftables.forward_droppers(), out=PRIVATE.run("python3", "-c", TRY, OUTSIDE, "7", "5").stdout)
+foreign.close()
+""",
+    )
+    assert found == {"droppers": ["inet filter forward"], "out": HOST}

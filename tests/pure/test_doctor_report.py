@@ -408,9 +408,15 @@ def test_a_tun_device_that_cannot_be_opened_is_named():
 
 
 def test_another_firewall_is_named_with_the_rules_that_let_ours_pass():
-    found = judge(attrs.evolve(ROOT, droppers=("ip filter FORWARD",)))["networks"]
+    found = judge(attrs.evolve(ROOT, droppers=("ip filter FORWARD",), pasta=None))["networks"]
     assert "ip filter FORWARD" in found.because
     assert "DOCKER-USER -i pyc+" in found.fix
+
+
+def test_another_firewall_is_nothing_to_fix_where_pasta_leads_out():
+    found = judge(attrs.evolve(ROOT, droppers=("ip filter FORWARD",)))["networks"]
+    assert found.ok
+    assert "ip filter FORWARD" in found.found
 
 
 def test_a_kernel_without_nftables_is_named():
