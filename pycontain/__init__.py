@@ -7,6 +7,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # importing typing would cost the zygote 6 ms and 1 MB
 if TYPE_CHECKING:
+    from pycontain.building.build import build
+    from pycontain.building.session import BuildProgress
     from pycontain.changes import Change, ChangeKind
     from pycontain.container import Container
     from pycontain.diagnosis import doctor
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BuildProgress": "pycontain.building.session",
     "Change": "pycontain.changes",
     "ChangeKind": "pycontain.changes",
     "Completed": "pycontain.process",
@@ -54,6 +57,7 @@ _HOMES = {
     "Stats": "pycontain.resources",
     "Store": "pycontain.image",
     "Terminal": "pycontain.terminal",
+    "build": "pycontain.building.build",
     "configure_registry": "pycontain.registry.settings",
     "Volume": "pycontain.volume",
     "VolumeUsage": "pycontain.volume",
@@ -63,6 +67,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BuildProgress",
     "Change",
     "ChangeKind",
     "Completed",
@@ -88,6 +93,7 @@ __all__ = [
     "Terminal",
     "Volume",
     "VolumeUsage",
+    "build",
     "configure_registry",
     "doctor",
     "prewarm",

@@ -18,6 +18,7 @@ VERBS = {
     "run": "run a command in a new container",
     "plan": "print the steps that would start a container",
     "explain": "print the walls that a container has on this host, and why not others",
+    "build": "build an image from a Dockerfile",
     "pull": "bring an image from its registry",
     "push": "send an image to a registry",
     "images": "list the images in the store",

@@ -96,11 +96,15 @@ class WritableLayer:
             upper, first = self._open()
             stack.callback(os.close, upper)
             question = stack.enter_context(open(os.memfd_create("pycontain-survey"), "w+b"))
-            marshal.dump((*self._lower(), self._whiteouts(), self._left_out(), first), question)
+            marshal.dump(self._question(first), question)
             question.seek(0)
             unpacker = stack.enter_context(Unpacker(self.engine))
             fds = (question.fileno(), upper, *further)
             yield unpacker, stack.enter_context(unpacker.begin("changes", "", act, fds=fds))
+
+    def _question(self, first: tuple[int, ...]) -> tuple[Any, ...]:
+        """What :class:`pycontain.runtime.changes.Survey` is made of."""
+        return (*self._lower(), self._whiteouts(), self._left_out(), first)
 
     def _open(self) -> tuple[int, tuple[int, ...]]:
         """A descriptor of the upper directory, and the first of its ids when they are not the container's."""

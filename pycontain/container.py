@@ -933,6 +933,15 @@ class Container:
         different = difference(attrs.evolve(before, **gone), after)
         return group_for(different, running.engine, required=True)
 
+    def compiled_on(self, image: RunnableImage, engine: engines.Engine) -> process.Compiled:
+        """What a start on *image* needs, whatever image the value names; for builds, not for others."""
+        from pycontain.sandbox.compile import compile_plan  # noqa: PLC0415 - what only a start needs
+
+        userns = user_namespace(self.spec, image, engine)
+        group = control_group(self.spec, engine, userns)
+        sandbox = sandbox_spec(self.spec, image, engine.facts, group, userns)
+        return process.Compiled.of(sandbox, compile_plan(sandbox, engine.facts), image)
+
     def _prepare(self, argv: tuple[str, ...]) -> process.Prepared:
         engine = engines.engine()
         # An image may get another tree under the same name at any time; the plan goes with the tree.
@@ -942,12 +951,7 @@ class Container:
         key = (self.spec, image, *_places(self.spec))
         compiled: process.Compiled | None = engine.plans.get(key)
         if compiled is None:
-            from pycontain.sandbox.compile import compile_plan  # noqa: PLC0415 - as above
-
-            userns = user_namespace(self.spec, image, engine)
-            group = control_group(self.spec, engine, userns)
-            sandbox = sandbox_spec(self.spec, image, engine.facts, group, userns)
-            compiled = process.Compiled.of(sandbox, compile_plan(sandbox, engine.facts), image)
+            compiled = self.compiled_on(image, engine)
             engine.remember(key, compiled)
         return compiled.prepare(
             engine, command_line(self.spec, compiled.image, argv), self.spec.networking, self.spec.name

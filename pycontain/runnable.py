@@ -206,16 +206,17 @@ def _stored(source: ImageSource, engine: Engine, policy: str, platform: str | No
     store = Store(source.store) if isinstance(source, StoredSource) else Store.default()
     wanted = platform_of(platform)
     with store.lease() as lease, Unpacking(engine) as unpacking:
-        found = _obtain(source, store, lease, wanted, policy, unpacking)
+        found = obtain(source, store, lease, wanted, policy, unpacking)
         # As long as this zygote lives, its containers may stand on it.
         _lease_of(engine, store).protect(*found.digests)
         store.touch(found.descriptor.digest)
-        return _runnable(store, found, engine, unpacking)
+        return runnable_of(store, found, engine, unpacking)
 
 
-def _obtain(
+def obtain(
     source: ImageSource, store: Store, lease: Lease, wanted: Platform, policy: str, unpacking: Unpacking
 ) -> Found:
+    """The image of *source*, brought into *store* as *policy* says, unpacked, and protected by *lease*."""
     with loading:
         from pycontain.progress import Reporter  # noqa: PLC0415 - as above
         from pycontain.transfer import bring, nowhere  # noqa: PLC0415
@@ -267,7 +268,8 @@ def platform_of(text: str | None) -> Platform:
     return Platform.parse(text or os.uname().machine)
 
 
-def _runnable(store: Store, found: Found, engine: Engine, unpacking: Unpacking) -> RunnableImage:
+def runnable_of(store: Store, found: Found, engine: Engine, unpacking: Unpacking) -> RunnableImage:
+    """The image *found*, whose layers are unpacked and protected."""
     trees = store.snapshots(unpacking.kind).mounts(found.chain_ids).lowerdirs
     top, *below = trees or (engine.new_tree(),)  # FROM scratch, and nothing more
     image = RunnableImage(_tree(top, engine.facts, *below), stored=StoredSource(found, store.path))

@@ -24,6 +24,7 @@ from pycontain.kernel import syscalls
 from pycontain.layers.diff import diff
 from pycontain.layers.encode import encode
 from pycontain.layers.entries import WHITEOUT_PREFIX, Kind, Opaque, Whiteouts, hidden_by, printable
+from pycontain.runtime.resolution import look, resolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -54,7 +55,8 @@ class Survey:
     """What is asked about an upper directory; plain values, which travel to where it can be read.
 
     *whiteouts* are those of the upper directory, *mounts* the paths below which nothing belongs to the layer, *first* the host's
-    ids of its user 0 when they are to be translated.
+    ids of its user 0 when they are to be translated. With *resolve* the mounts are paths as they were asked for, in which links are
+    to be followed. No time is later than *newest*.
     """
 
     lower: tuple[str, ...]
@@ -62,6 +64,8 @@ class Survey:
     whiteouts: str
     mounts: frozenset[bytes]
     first: tuple[int, int] | tuple[()] = ()
+    resolve: bool = False
+    newest: int | None = None
     upper: int = attrs.field(default=-1, init=False)
     below: int = attrs.field(default=-1, init=False)
 
@@ -69,6 +73,8 @@ class Survey:
         """``list`` the changes, or ``write`` them as a tar to the descriptor *out*."""
         self.upper = upper
         self.below = os.open(below, _FOLDER)
+        if self.resolve:
+            self.mounts |= {resolved(path, self._look) for path in self.mounts} - {b""}
         changes = self.changes()
         if act == "list":
             return (tuple((change.kind, change.path) for change in changes),)
@@ -149,6 +155,10 @@ class Survey:
         finally:
             os.close(fd)
 
+    def _look(self, path: bytes) -> tuple[int, bytes] | None:
+        found = look(self.upper, path)
+        return look(self.below, path) if found is None else found
+
     # --- the layer --------------------------------------------------------------------------------------
 
     def _layer(self, kept: set[bytes]) -> Iterator[tuple[Entry, Iterable[bytes]]]:
@@ -161,6 +171,7 @@ class Survey:
             self.upper,
             whiteouts=Whiteouts(self.whiteouts),
             include_root=self._root_is_changed(),
+            newest=self.newest,
             leave_out=self.mounts.__contains__,
             any_name=any_name,
         )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pycontain.runtime.group import Group
 
-STDIN, NOTIFY, PROFILE, BOUNDED, TERMINAL = 1, 2, 4, 8, 16  # bits of a request's options
+STDIN, NOTIFY, PROFILE, BOUNDED, TERMINAL, KEEP = 1, 2, 4, 8, 16, 32  # bits of a request's options
 
 _CHANNEL = supervise.CHANNEL
 _EXTRA = (

@@ -27,7 +27,7 @@ _LAST_WORDS = 10.0  # how long a killed container may take to be gone before tha
 _IN, _OUT = select.POLLIN | select.POLLHUP | select.POLLERR, select.POLLOUT | select.POLLHUP | select.POLLERR
 
 # Bits of a request's options, as pycontain.runtime.zygote reads them: BOUNDED is a command that has a timeout.
-STDIN, NOTIFY, PROFILE, BOUNDED, TERMINAL = 1, 2, 4, 8, 16
+STDIN, NOTIFY, PROFILE, BOUNDED, TERMINAL, KEEP = 1, 2, 4, 8, 16, 32
 
 
 class Sink:

@@ -272,17 +272,24 @@ def _report(answer: tuple[Any, ...]) -> None:
 
 
 def _confine(
-    last_capability: int, target: str, below: Sequence[str] = (), whiteouts: Whiteouts = Whiteouts.REMOVE
+    last_capability: int,
+    target: str,
+    below: Sequence[str] = (),
+    whiteouts: Whiteouts = Whiteouts.REMOVE,
+    trees: Sequence[str] = (),
 ) -> None:
-    _enter(target, below, whiteouts)
+    _enter(target, below, whiteouts, trees)
     keep = capabilities.bits(_KEPT)
     privileges.drop_bounding_set(keep, last_capability)
     privileges.limit_capabilities(keep, last_capability)
     privileges.set_no_new_privs()
 
 
-def _enter(target: str, below: Sequence[str], whiteouts: Whiteouts) -> None:
-    """pivot_root(2) to a tmpfs with the tree, what is below it, and proc(5), through which descriptors are reached."""
+def _enter(target: str, below: Sequence[str], whiteouts: Whiteouts, trees: Sequence[str] = ()) -> None:
+    """pivot_root(2) to a tmpfs with the tree, what is below it, and proc(5), through which descriptors are reached.
+
+    The tree is the directory *target*, or *trees* merged.
+    """
     syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWIPC)
     syscalls.mount("tmpfs", perform.STAGE, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=0755")
     os.chdir(perform.STAGE)
@@ -291,15 +298,16 @@ def _enter(target: str, below: Sequence[str], whiteouts: Whiteouts) -> None:
     if target:
         syscalls.mount(target, "tree", None, syscalls.MS_BIND, None)
     confined = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
-    if below:
-        _mount_below((*below, "nothing"), confined, whiteouts)
+    for place, merged in (("below", below), ("tree", trees)):
+        if merged:
+            _mount_merged(place, (*merged, "nothing"), confined, whiteouts)
     syscalls.mount("proc", "proc", "proc", confined, None)
     syscalls.pivot_root(".", ".")
     syscalls.umount2(".", syscalls.MNT_DETACH)
     os.chdir("/")
 
 
-def _mount_below(trees: Sequence[str], flags: int, whiteouts: Whiteouts) -> None:
+def _mount_merged(place: str, trees: Sequence[str], flags: int, whiteouts: Whiteouts) -> None:
     """An overlay that cannot be written, as the kernel merges the trees; it wants two at least (overlayfs.rst).
 
     By descriptors, because the names of 127 layers are longer than mount(2) takes.
@@ -307,7 +315,7 @@ def _mount_below(trees: Sequence[str], flags: int, whiteouts: Whiteouts) -> None
     opened = [os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for tree in trees]
     lower = ":".join(f"/proc/self/fd/{fd}" for fd in opened)
     settings = f"lowerdir={lower}" + ",userxattr" * (whiteouts is Whiteouts.USER_OVERLAY)
-    syscalls.mount("overlay", "below", "overlay", flags | syscalls.MS_RDONLY, settings)
+    syscalls.mount("overlay", place, "overlay", flags | syscalls.MS_RDONLY, settings)
     for fd in opened:
         os.close(fd)
 
@@ -422,7 +430,21 @@ def _measure(last_capability: int, target: str) -> tuple[Any, ...]:
     return ("done", *filling.measure(_TREE))
 
 
+def _copy(last_capability: int, target: str, act: str) -> tuple[Any, ...]:
+    """Write the layer that a COPY or ADD makes, or only its digest, see :mod:`pycontain.runtime.copying`."""
+    from pycontain.runtime import copying  # noqa: PLC0415 - as above
+
+    with open(_INPUT, "rb", closefd=False) as file:
+        trees, below, whiteouts, *order = marshal.load(file)
+    _confine(last_capability, target, below, Whiteouts(whiteouts), trees)
+    try:
+        return ("done", *copying.Copying(*order).do(act, _TREE, _BELOW, _FURTHER))
+    except PycontainError as error:
+        return _refused(error)
+
+
 _ACTS: dict[str, Callable[..., tuple[Any, ...]]] = {
+    "copy": _copy,
     "apply": _apply,
     "adopt": _adopt,
     "empty": _empty,

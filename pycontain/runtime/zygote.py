@@ -17,6 +17,7 @@ request                                           then
 ``idmaps path …`` + fd                            whether each can be a layer in a user namespace of its own
 ``visit container`` + fd                          a child that opens files in a running container, and says so itself
 ``layer container`` + fd                          what it has written: ``layer first`` + fd, with the first ids of its own users
+``release container``                             what it has written, and the start said to keep, is not needed any more
 ``exec container id options plan …`` + fds        the same for one more command in a running container
 ``group container controllers`` + fd              its control group, made if it has none with these controllers:
                                                   ``group parts pids`` + fds, or ``unsupported``, ``failed``
@@ -68,7 +69,7 @@ class Running:
 
     __slots__ = (
         *("branch", "branches", "channel", "container", "end_signal", "executed", "folder", "group"),
-        *("ident", "oom_kills", "openers", "pid", "pidfd"),
+        *("ident", "kept", "oom_kills", "openers", "pid", "pidfd"),
     )
 
     def __init__(
@@ -80,6 +81,7 @@ class Running:
         self.channel = channel
         self.end_signal: int = signal.SIGKILL
         self.folder = folder  # of the writable layer; empty for an exec
+        self.kept = False  # whether the folder stays when the container has ended
         self.group: Group | None = None  # of a container with limits
         self.container = ident  # of a command, the one in which it is
         self.branch: Group | None = None  # of a command with a timeout, by which it is ended
@@ -130,6 +132,7 @@ class Zygote:
         self.poll = select.epoll()
         self.children: dict[int, Running] = {}  # by pidfd and by channel
         self.containers: dict[str, Running] = {}
+        self.kept: dict[str, str] = {}  # folders of containers that have ended, until the owner releases them
         self.prefix = b""  # the first steps of the last plan, for the next spare
         self.own = False  # whether that plan had a user namespace of its own
         self.ranges: users.Ranges | None = None  # of ids, for root's containers
@@ -236,7 +239,7 @@ class Zygote:
         verb, *arguments = marshal.loads(message)
         self._do(fds, verb, arguments)
 
-    def _do(self, fds: list[int], verb: str, arguments: list[Any]) -> None:
+    def _do(self, fds: list[int], verb: str, arguments: list[Any]) -> None:  # noqa: C901 - a table
         match verb:
             case "start":
                 self._start(fds, child.Task(*arguments))
@@ -257,6 +260,8 @@ class Zygote:
                 self._visit(fds, *arguments)
             case "layer":
                 self._show_layer(fds, *arguments)
+            case "release":
+                self._release_layer(*arguments)
             case _:
                 raise ValueError(f"unknown request {verb!r}")
 
@@ -293,6 +298,7 @@ class Zygote:
             os.close(fd)
         container = Running(task.ident, pid, pidfd, channel, task.folder)
         container.group = group
+        container.kept = bool(task.options & child.KEEP)
         self._watch(container)
         if silent:
             container.executed = executed
@@ -731,12 +737,25 @@ class Zygote:
         """Give the owner the upper directory of a container, which may lie where only we see it."""
         with socket.socket(fileno=fds[0]) as channel:
             container = self.containers.get(target)
-            if container is None:  # the owner sees that its channel ends
+            folder = self.kept.get(target) if container is None else container.folder
+            if folder is None:  # the owner sees that its channel ends
                 return
-            first = self.users[container.pid].first if container.pid in self.users else ()
-            fd = os.open(f"{container.folder}/upper", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            own = container is not None and container.pid in self.users
+            first = self.users[container.pid].first if container is not None and own else ()
+            fd = os.open(f"{folder}/upper", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             say(channel, "layer", first, fds=(fd,))
             os.close(fd)
+
+    def _release_layer(self, target: str) -> None:
+        if target in self.containers:
+            self.containers[target].kept = False
+        elif target in self.kept:
+            self._give_back(self.kept.pop(target))
+
+    def _give_back(self, folder: str) -> None:
+        cleaner = self.state.give_back(folder)
+        if cleaner:
+            self.adopt(cleaner)
 
     def _refuse(self, channel: socket.socket, fds: list[int], folder: str, error: OSError) -> None:
         if folder:
@@ -870,9 +889,10 @@ class Zygote:
         for branch in container.branches:
             _remove_group(branch)
         _remove_group(container.group)
-        cleaner = self.state.give_back(container.folder)
-        if cleaner:
-            self.adopt(cleaner)
+        if container.kept:
+            self.kept[container.ident] = container.folder
+        else:
+            self._give_back(container.folder)
 
     def _reap_strangers(self) -> None:
         """Reap spares of a forker that had ended before it could name them; a spare ends when it notices.

@@ -1,0 +1,399 @@
+"""One stage, instruction by instruction: each makes a new :class:`State`, from the cache when it can."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from pycontain.building import copy as copies
+from pycontain.building import mounting, parameters
+from pycontain.building.fetch import fetched, is_git, is_url
+from pycontain.building.run import container_of, run
+from pycontain.building.session import BuildProgress, refuse_platform
+from pycontain.building.state import State
+from pycontain.dockerfile import instructions as said
+from pycontain.dockerfile.graph import SCRATCH
+from pycontain.dockerfile.instructions import instruction_of
+from pycontain.dockerfile.modes import check_mode
+from pycontain.dockerfile.parser import parse
+from pycontain.dockerfile.scope import Scope
+from pycontain.errors import (
+    BuildError,
+    CommandNotFound,
+    DockerfileError,
+    InstructionFailed,
+    PycontainError,
+)
+from pycontain.oci.config import History
+from pycontain.runtime.copying import Copying
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pycontain.building.session import Session
+    from pycontain.container import Container
+    from pycontain.dockerfile.graph import Recipe, Stage
+    from pycontain.process import Completed
+    from pycontain.store.builds import Built
+
+_NAME = "pycontain.build.v1"
+_BILLION = 10**9
+
+
+@attrs.define(eq=False)
+class Site:
+    """Where one stage is built. *other* gives the result of another stage."""
+
+    session: Session
+    recipe: Recipe
+    stage: Stage
+    platforms: Mapping[str, str]
+    other: Callable[[int], State]
+    state: State = attrs.field(init=False)
+    scope: Scope = attrs.field(init=False)
+    step: int = 0
+    steps: int = 0
+    cmd_is_own: bool = False
+    now: int = attrs.field(factory=time.time_ns)
+
+    def build(self) -> State:
+        """The state after the last instruction."""
+        stage = self.stage
+        self.steps = len(stage.instructions) + 1
+        self._begin()
+        for one in stage.instructions:
+            self._instruction(one)
+        return self.state
+
+    def _begin(self) -> None:
+        stage, session = self.stage, self.session
+        self._tell(stage.begin, "begin")
+        defaults = {**self.platforms, **self.recipe.arguments}
+        if stage.base is not None:
+            self.state = self.other(stage.base)
+        elif stage.image == SCRATCH:
+            self.state = State.empty(session.platform)
+        else:
+            try:
+                self.state = State.on(session.image(stage.image, stage.platform))
+            except PycontainError as error:
+                raise self._failed(stage.begin, f"the base image cannot be had: {error}", error) from error
+        self.scope = Scope(self.recipe.document, session.args, defaults).with_env(self.state.said.env)
+        triggers = self.state.said.on_build
+        if triggers and stage.base is None:
+            self.state = self.state.saying(on_build=())
+            self.steps += len(triggers)
+            for trigger in triggers:
+                self._triggered(trigger)
+        self._tell(stage.begin, "end")
+
+    def _triggered(self, text: str) -> None:
+        """An ONBUILD of the base image. What is wrong in it is shown with the line of FROM."""
+        document = parse(text)
+        for node in document.nodes:
+            one = instruction_of(node, document)
+            self._instruction(attrs.evolve(one, lines=self.stage.begin.lines))
+
+    def _instruction(self, one: said.Instruction) -> None:
+        self.session.go_on()
+        self.step += 1
+        self._tell(one, "begin")
+        try:
+            self._perform(one)
+        except InstructionFailed:
+            raise
+        except DockerfileError:
+            raise
+        except BuildError as error:
+            raise self._failed(one, str(error), error) from error
+        except PycontainError as error:
+            raise self._failed(one, str(error), error) from error
+        self._tell(one, "end")
+
+    def _perform(self, one: said.Instruction) -> None:
+        match one:
+            case said.Arg():
+                self.scope = self.scope.declared(one)
+                self._note(f"ARG {' '.join(self._argument(name) for name, _ in one.pairs)}")
+            case said.Run():
+                self._run(one)
+            case said.Copy():
+                self._copy(one)
+            case said.Workdir():
+                self._workdir(one)
+            case _:
+                parameter: Any = one
+                self.state = parameters.changed(self.state, parameter, self.scope, cmd_is_own=self.cmd_is_own)
+                self.cmd_is_own = self.cmd_is_own or isinstance(one, said.Cmd)
+                self.scope = self.scope.with_env(self.state.said.env)
+                self._note(one.text)
+
+    def _argument(self, name: str) -> str:
+        value = self.scope.args.get(name)
+        return name if value is None else f"{name}={value}"
+
+    # --- history ----------------------------------------------------------------------------------------
+
+    def _tell(self, one: said.Instruction, event: str, text: str = "") -> None:
+        shown = " ".join(one.text.split())
+        self.session.tell(BuildProgress(self.stage.name, self.step + 1, self.steps, shown, event, text))
+
+    def _history(self, text: str, comment: str = _NAME) -> History:
+        seconds = self.now / _BILLION if self.session.epoch is None else self.session.epoch
+        created = datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+        return History(created, text, "", comment)
+
+    def _note(self, text: str) -> None:
+        self.state = self.state.noted(self._history(text))
+
+    def _failed(
+        self,
+        one: said.Instruction,
+        problem: str,
+        cause: BaseException | None = None,
+        result: Completed[str] | None = None,
+    ) -> InstructionFailed:
+        first, last = one.lines
+        where = f"line {first}" if first == last else f"lines {first} to {last}"
+        output = result.tail() if result is not None else ""
+        error = InstructionFailed(
+            f"{where} of the Dockerfile: {problem}",
+            line=first,
+            last_line=last,
+            instruction=one.text,
+            stage=self.stage.name,
+            output=output,
+            result=result,
+        )
+        source = self.recipe.document.source
+        for number in range(first, min(last, len(source)) + 1):
+            error.add_note(f"{number:4} | {source[number - 1]}")
+        if output:
+            error.add_note(f"it printed last:\n{output}")
+        for note in getattr(cause, "__notes__", ()):
+            error.add_note(note)
+        return error
+
+    # --- layers -----------------------------------------------------------------------------------------
+
+    def _key(self, *parts: Any) -> str:
+        """What a layer is known by: what it stands on, and all that it depends on. No secret is in it."""
+        chain = str(self.state.chain_id or "")
+        text = json.dumps([_NAME, chain, self.session.epoch, *parts], sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def _cached(self, one: said.Instruction, key: str, text: str) -> bool:
+        built = self.session.cached(key)
+        if built is None:
+            return False
+        self.state = self.state.with_layer(built, self._history(text, f"{_NAME} {key}"))
+        self._tell(one, "cached")
+        return True
+
+    def _add(self, key: str, built: Built, text: str) -> None:
+        self.session.keep(key, built)
+        self.state = self.state.with_layer(built, self._history(text, f"{_NAME} {key}"))
+
+    # --- WORKDIR ----------------------------------------------------------------------------------------
+
+    def _workdir(self, one: said.Workdir) -> None:
+        path = parameters.workdir_of(self.state, self.scope.text(one, one.path))
+        text = f"WORKDIR {path}"
+        if path != "/":
+            key = self._key("workdir", path)
+            if not self._cached(one, key, text):
+                order = self._order((), destination=os.fsencode(path) + b"/", keep_owners=True)
+                built, _ = copies.layer(
+                    self.session, attrs.evolve(order, folder=True), copies.Origin(), self.state
+                )
+                self._add(key, built, text)
+        else:
+            self._note(text)
+        self.state = self.state.saying(working_dir=path)
+
+    def _order(self, sources: tuple[bytes, ...], **more: Any) -> Copying:
+        epoch = self.session.epoch
+        given: dict[str, Any] = {
+            "sources": sources,
+            "texts": (),
+            "ignored": (),
+            "exclude": (),
+            "keep_owners": False,
+            "owner": "",
+            "mode": "",
+            "parents": False,
+            "unpack": False,
+            "made": self.now if epoch is None else epoch * _BILLION,
+            "newest": None if epoch is None else epoch * _BILLION,
+        }
+        return Copying(**given | more)
+
+    # --- COPY and ADD -----------------------------------------------------------------------------------
+
+    def _copy(self, one: said.Copy) -> None:
+        scope, session = self.scope, self.session
+        adds = isinstance(one, said.Add)
+        sources = [scope.text(one, source) for source in one.sources]
+        target = scope.text(one, one.destination)
+        if len(sources) + len(one.contents) > 1 and not target.endswith("/") and target not in {".", ".."}:
+            raise scope.document.error(
+                f"{one.keyword} has several sources, so its destination is a directory and ends with a slash",
+                one.lines,
+                f"write {target}/",
+            )
+        chmod = scope.text(one, one.chmod)
+        if chmod:
+            try:
+                check_mode(chmod)
+            except ValueError as error:
+                raise scope.document.error(str(error), one.lines) from None
+        remote = [source for source in sources if adds and is_url(source)]
+        for source in sources:
+            if adds and is_git(source):
+                raise scope.document.error(
+                    f"{source!r} is a git repository, which ADD cannot fetch here",
+                    one.lines,
+                    "clone it into the context",
+                )
+        origin, keep = self._origin(one.origin)
+        texts = tuple((each.name, self._content(one, each)) for each in one.contents)
+        for url in remote:
+            texts += (fetched(url, getattr(one, "checksum", ""), session),)
+        unpack = (
+            adds
+            and (getattr(one, "unpack", None) is not False)
+            and (not remote or bool(getattr(one, "unpack", None)))
+        )
+        order = self._order(
+            tuple(copies.source_pattern(each, parents=one.parents) for each in sources if each not in remote),
+            texts=texts,
+            destination=copies.destination(target, self.state.said.working_dir or "/"),
+            ignored=() if keep else session.context.ignored,
+            exclude=tuple(scope.text(one, each) for each in one.exclude),
+            keep_owners=keep,
+            owner=scope.text(one, one.chown),
+            mode=chmod,
+            parents=one.parents,
+            unpack=unpack,
+        )
+        if order.sources and not keep and not session.context.path:
+            raise scope.document.error(
+                "there is no build context to copy from", one.lines, "name a directory: build(context)"
+            )
+        self._copied(one, order, origin if order.sources else copies.Origin())
+
+    def _copied(self, one: said.Copy, order: Copying, origin: copies.Origin) -> None:
+        text = " ".join(one.text.split("\n")[0].split())
+        parts = (
+            *(one.keyword, os.fsdecode(order.destination), order.owner, order.mode, order.parents),
+            *(order.unpack, list(order.exclude), order.keep_owners),
+        )
+        if not self.session.no_cache:
+            key = self._key(*parts, copies.digest(self.session, order, origin))
+            if self._cached(one, key, text):
+                return
+        built, found = copies.layer(self.session, order, origin, self.state)
+        # By what was copied, which may not be what was there when it was looked at first.
+        self._add(self._key(*parts, found), built, text)
+
+    def _content(self, one: said.Copy, heredoc: Any) -> bytes:
+        text = heredoc.text()
+        return (self.scope.text(one, text, quotes=False) if heredoc.expand else text).encode(
+            "utf-8", "surrogateescape"
+        )
+
+    def _origin(self, name: str) -> tuple[copies.Origin, bool]:
+        """Where COPY copies from, and whether what is there has owners of its own."""
+        if not name:
+            return copies.Origin(self.session.context.path), False
+        return copies.Origin(trees=self.session.trees(self.tree_of(name))), True
+
+    def tree_of(self, name: str) -> State:
+        """The stage or the image that *name* means."""
+        index = self.recipe.find(name, self.stage.index)
+        if index is None:
+            return State.on(self.session.image(name))
+        if index == self.stage.index:
+            raise BuildError(f"the stage {name} cannot copy from itself")
+        return self.other(index)
+
+    # --- RUN --------------------------------------------------------------------------------------------
+
+    def _run(self, one: said.Run) -> None:
+        session, scope = self.session, self.scope
+        if one.security != "sandbox":
+            raise scope.document.error(
+                "RUN --security=insecure is not permitted",
+                one.lines,
+                "leave it out: there is no way to allow it yet",
+            )
+        argv, scripts = self._argv(one)
+        with mounting.mounts_of(self, one) as mounts:
+            network = one.network if one.network not in {"", "default"} else session.network
+            if one.network == "host" and session.network != "host":
+                raise scope.document.error(
+                    "RUN --network=host is not permitted", one.lines, 'allow it for the build: network="host"'
+                )
+            arguments = scope.arguments
+            said_now = self.state.said
+            key = self._key(
+                *("run", argv, scripts, sorted(arguments.items()), list(said_now.env), said_now.user),
+                *(said_now.working_dir, network, mounts.key),
+            )
+            text = _run_text(argv, arguments)
+            if self._cached(one, key, text):
+                return
+            refuse_platform(self.state.config.platform)
+            box = container_of({**arguments, **scope.proxies, **mounts.env}, network)
+            for path, content in scripts:
+                box = box.file(path, content, mode=0o755)
+            box = mounts.add_to(box)
+            self._add(key, self._ran(one, box, argv), text)
+
+    def _ran(self, one: said.Run, box: Container, argv: tuple[str, ...]) -> Built:
+        try:
+            completed, store = run(
+                self.session, self.state, box, argv, lambda line: self._tell(one, "output", line)
+            )
+        except CommandNotFound as error:
+            hint = f"the image has no {argv[0]}"
+            raise self._failed(one, f"{error}", error.with_hint(hint)) from error
+        if not completed.ok:
+            how = (
+                f"exit code {completed.exit_code}"
+                if completed.signal is None
+                else f"signal {completed.signal}"
+            )
+            raise self._failed(one, f"RUN ended with {how}", None, completed)
+        return store()
+
+    def _argv(self, one: said.Run) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
+        """The command line, and files that it needs: heredocs that say themselves what runs them."""
+        command = one.command
+        if not command.heredocs:
+            return parameters.words_of(self.state, command), []
+        line = command.words[0]
+        first = command.heredocs[0]
+        alone = (
+            len(command.heredocs) == 1
+            and line.strip().lstrip("0123456789").lstrip("<-").strip().strip("'\"") == first.name
+        )
+        if not alone:
+            text = line + "".join(f"\n{each.content}{each.name}" for each in command.heredocs)
+            return parameters.words_of(self.state, attrs.evolve(command, words=(text,))), []
+        content = first.text()
+        if content.startswith("#!"):
+            path = f"/dev/pipes/{first.name}"
+            return (path,), [(path, content)]
+        return parameters.words_of(self.state, attrs.evolve(command, words=(content,))), []
+
+
+def _run_text(argv: tuple[str, ...], arguments: Mapping[str, str]) -> str:
+    given = "".join(f"{name}={value} " for name, value in sorted(arguments.items()))
+    return f"RUN {f'|{len(arguments)} {given}' if arguments else ''}{' '.join(argv)}"

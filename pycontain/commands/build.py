@@ -1,0 +1,100 @@
+"""``pycontain build``: an image from a Dockerfile and a build context."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from pycontain.building.build import build
+from pycontain.commands.parser import Parser, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def parser() -> Parser:
+    """What it takes; options are called as for ``docker build``."""
+    made = Parser("build", description="Build an image from a Dockerfile, and print its id.")
+    made.add_argument("context", metavar="DIR", help="the directory that COPY reads")
+    made.add_argument("-f", "--file", metavar="PATH", help="the Dockerfile (default: DIR/Dockerfile)")
+    made.add_argument("-t", "--tag", action="append", default=[], metavar="NAME", help="name the image")
+    made.add_argument("--target", metavar="STAGE", help="build up to this stage")
+    made.add_argument("--build-arg", action="append", default=[], metavar="NAME[=VALUE]")
+    made.add_argument("--label", action="append", default=[], metavar="NAME=VALUE")
+    made.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        metavar="id=ID,src=PATH|env=NAME",
+        help="for RUN --mount=type=secret",
+    )
+    made.add_argument("--ssh", action="append", default=[], metavar="ID[=SOCKET]", help="an agent's socket")
+    made.add_argument("--platform", metavar="OS/ARCH[/VARIANT]")
+    made.add_argument("--cache-from", action="append", default=[], metavar="IMAGE")
+    made.add_argument("--no-cache", action="store_true", help="do every step again")
+    made.add_argument(
+        "--network", default="none", metavar="MODE", help="what RUN reaches: none, private, host"
+    )
+    made.add_argument(
+        "--pull", action="store_true", help="ask the registry for base images that are here already"
+    )
+    made.add_argument("-q", "--quiet", action="store_true", help="print nothing but the id")
+    return made
+
+
+def act(options: argparse.Namespace) -> int:
+    """Print the id of the image; how it goes is on standard error."""
+    image = build(
+        options.context,
+        dockerfile=options.file,
+        target=options.target,
+        args=dict(filter(None, map(_argument, options.build_arg))),
+        secrets=dict(map(_secret, options.secret)),
+        ssh=dict(map(_ssh, options.ssh)),
+        tags=options.tag,
+        platform=options.platform,
+        cache_from=options.cache_from,
+        no_cache=options.no_cache,
+        network=options.network,
+        progress=not options.quiet,
+        pull="always" if options.pull else "missing",
+        labels=dict(map(_label, options.label)),
+    )
+    sys.stdout.write(f"{image.id}\n")
+    return 0
+
+
+def _argument(text: str) -> tuple[str, str] | None:
+    """Without a value it is that of the environment, if there is one."""
+    name, equals, value = text.partition("=")
+    if equals:
+        return name, value
+    return (name, os.environ[name]) if name in os.environ else None
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name, value
+
+
+def _secret(text: str) -> tuple[str, bytes]:
+    parts = dict(part.partition("=")[::2] for part in text.split(","))
+    ident = parts.get("id", "")
+    if not ident:
+        raise UsageError(f"--secret {text} has no id", hint="write id=token,src=PATH, or id=token,env=NAME")
+    try:
+        if "env" in parts:
+            return ident, os.environb[os.fsencode(parts["env"])]
+        with open(parts.get("src") or parts.get("source") or ident, "rb") as file:
+            return ident, file.read()
+    except (OSError, KeyError) as error:
+        raise UsageError(f"the secret {ident} cannot be read: {error}") from error
+
+
+def _ssh(text: str) -> tuple[str, str]:
+    ident, _, path = text.partition("=")
+    path = path or os.environ.get("SSH_AUTH_SOCK", "")
+    if not path:
+        raise UsageError("there is no agent: SSH_AUTH_SOCK is not set", hint="write --ssh ID=SOCKET")
+    return ident, path

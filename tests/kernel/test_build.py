@@ -1,0 +1,295 @@
+"""``pycontain.build``: Dockerfiles carried out, as root and as ordinary users."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import pytest
+from trees import busybox_tree
+
+import pycontain
+from pycontain import Container, Image
+from pycontain.errors import BuildError, DockerfileError, InstructionFailed
+from pycontain.image import Store
+
+TOOLS = ("chmod", "chown", "cp", "find", "grep", "head", "id", "ln", "md5sum", "mkdir", "mv", "pwd", "readlink", "rm", "sort", "stat", "test", "touch", "tr", "wc", "xargs")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store():
+    """A store for all tests here. Below /var/tmp, because /tmp may be in memory."""
+    folder = tempfile.mkdtemp(prefix="pycontain-store-", dir="/var/tmp")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYCONTAIN_STORE", f"{folder}/store")
+        yield Store()
+        pycontain.shutdown()
+        emptied = Store()
+        emptied.names.remove([entry.name for entry in emptied.names.list()])
+        emptied.gc()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def base(store, tmp_path_factory):
+    top = busybox_tree(tmp_path_factory.mktemp("base") / "root")
+    for name in TOOLS:
+        if not (top / "bin" / name).is_symlink():
+            os.symlink("busybox", top / "bin" / name)
+    (top / "etc").mkdir(exist_ok=True)
+    (top / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nme:x:7:8::/home/me:/bin/sh\n")
+    (top / "etc/group").write_text("root:x:0:\nus:x:8:\n")
+    (top / "tmp").mkdir(exist_ok=True)
+    (top / "run/there").mkdir(parents=True)
+    os.symlink("/run", top / "link")
+    top.chmod(0o755)
+    made = Image.from_rootfs(
+        top, tag="base:1", config=pycontain.ExecutionParameters(env=("PATH=/bin",), cmd=("sh",))
+    )
+    Container(made).run("true", check=True)  # from now on this process holds a lease on it
+    return made
+
+
+class Project:
+    """A build context on disk."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.said = []
+
+    def write(self, files):
+        for name, content in files.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        return self
+
+    def build(self, dockerfile, **more):
+        (self.folder / "Dockerfile").write_text(dockerfile)
+        self.said = []
+        return pycontain.build(self.folder, progress=self.said.append, **more)
+
+    @property
+    def cached(self):
+        return [news.instruction.split()[0] for news in self.said if news.event == "cached"]
+
+    @property
+    def output(self):
+        return [news.text for news in self.said if news.event == "output"]
+
+
+@pytest.fixture
+def project(tmp_path, base):
+    folder = tmp_path / "context"
+    folder.mkdir()
+    return Project(folder)
+
+
+def shown(image, script):
+    return Container(image).run("sh", "-c", script, check=True).stdout
+
+
+def test_run_makes_a_layer(project):
+    image = project.build(
+        "FROM base:1\nRUN echo hello > /greeting; mkdir -p /a/b\nRUN cat /greeting; rm /greeting"
+    )
+    assert project.output == ["hello"]
+    assert shown(image, "ls /; ls -d /a/b").split()[-1] == "/a/b"
+    assert "greeting" not in shown(image, "ls /")
+
+
+def test_what_a_start_makes_for_its_mounts_is_in_no_layer(project, store):
+    project.build("FROM base:1\nRUN true", tags="nothing:1")
+    assert Image.find("nothing:1").history()[0].size < 100
+
+
+def test_copy_from_the_context(project):
+    project.write({"a": "A", "dir/b": "B", "dir/sub/c": "C"})
+    image = project.build("FROM base:1\nCOPY a dir /there/\nCOPY a /renamed\nWORKDIR /w\nCOPY a .\n")
+    assert shown(image, "cat /there/a /there/b /there/sub/c /renamed /w/a; pwd") == "ABCAA/w\n"
+    assert shown(image, "stat -c %u:%g /there/a /there/sub /there") == "0:0\n" * 3
+
+
+def test_copy_follows_links_of_the_image(project):
+    image = project.write({"a": "A"}).build("FROM base:1\nCOPY a /link/there/\nCOPY a /link/new/\n")
+    assert shown(image, "cat /run/there/a /run/new/a; readlink /link") == "AA/run\n"
+
+
+def test_chown_and_chmod(project):
+    project.write({"a": "A"})
+    image = project.build(
+        "FROM base:1\nCOPY --chown=me:us --chmod=640 a /a\nCOPY --chown=5 --chmod=u=rw,go= a /b\n"
+    )
+    found = shown(image, "stat -c '%u:%g %a' /a /b").split("\n")
+    single = pycontain.runtime.engine.engine().facts.single_id
+    assert found[:2] == (["0:0 640", "0:0 600"] if single else ["7:8 640", "5:5 600"])
+
+
+def test_what_is_ignored_is_not_copied(project):
+    project.write(
+        {".dockerignore": "*.o\n!keep.o\nsecret/\n", "a.o": "", "keep.o": "", "secret/s": "", "d/b.o": ""}
+    )
+    image = project.build("FROM base:1\nCOPY . /src\n")
+    assert set(shown(image, "cd /src; find . -type f | sort").split()) == {"./.dockerignore", "./Dockerfile", "./d/b.o", "./keep.o"}  # fmt: skip
+
+
+def test_what_is_not_there_is_told_with_its_line(project):
+    with pytest.raises(InstructionFailed) as caught:
+        project.build("FROM base:1\n\nCOPY nothing /\n")
+    assert str(caught.value) == "line 3 of the Dockerfile: 'nothing' is not there"
+    assert caught.value.line == 3
+
+
+def test_a_run_that_fails_has_its_output_and_its_result(project):
+    with pytest.raises(InstructionFailed) as caught:
+        project.build("FROM base:1\nRUN echo oh no >&2; exit 3\n")
+    error = caught.value
+    assert (error.result.exit_code, error.output, error.line) == (3, "oh no", 2)
+    assert str(error) == "line 2 of the Dockerfile: RUN ended with exit code 3"
+
+
+def test_a_second_build_is_cached(project):
+    dockerfile = "FROM base:1\nARG X=1\nRUN echo $X > /x\nWORKDIR /w\nCOPY a .\n"
+    first = project.write({"a": "A"}).build(dockerfile)
+    os.utime(project.folder / "a", (1, 1))
+    second = project.build(dockerfile)
+    assert project.cached == ["RUN", "WORKDIR", "COPY"]
+    assert [layer.diff_id for layer in first.layers] == [layer.diff_id for layer in second.layers]
+
+
+def test_another_content_argument_or_mode_is_another_layer(project):
+    dockerfile = "FROM base:1\nARG X\nCOPY a /\nRUN echo $X > /x\n"
+    project.write({"a": "A"}).build(dockerfile, args={"X": "1"})
+    project.build(dockerfile, args={"X": "2"})
+    assert project.cached == ["COPY"]
+    (project.folder / "a").chmod(0o700)
+    project.build(dockerfile, args={"X": "2"})
+    assert project.cached == []
+    project.write({"a": "B"}).build(dockerfile, args={"X": "2"})
+    assert project.cached == []
+
+
+def test_without_the_cache_all_is_done_again(project):
+    project.build("FROM base:1\nRUN echo again\n")
+    project.build("FROM base:1\nRUN echo again\n", no_cache=True)
+    assert project.output == ["again"]
+
+
+def test_another_process_finds_the_cache(project):
+    project.build("FROM base:1\nRUN echo shared\n")
+    command = [sys.executable, "-m", "pycontain", "build", str(project.folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "cached" in done.stderr
+    assert done.stdout.startswith("sha256:")
+
+
+def test_an_image_can_be_the_cache(project, base):
+    made = project.build("FROM base:1\nRUN echo cached from\n", tags="before:1")
+    shutil.rmtree(f"{base.store.path}/pycontain/builds")
+    project.build("FROM base:1\nRUN echo cached from\n", cache_from="before:1")
+    assert project.cached == ["RUN"]
+    assert made.layers
+
+
+def test_stages(project):
+    project.write({"a": "A"})
+    image = project.build(
+        "FROM base:1 AS one\nRUN echo 1 > /1; chown 7:8 /1 || true\n"
+        "FROM base:1 AS unused\nRUN exit 1\n"
+        "FROM base:1\nCOPY --from=one /1 /here/\nCOPY --from=0 /1 /there\n"
+    )
+    assert shown(image, "cat /here/1 /there") == "1\n1\n"
+
+
+def test_from_scratch(project):
+    project.write({"a": "A"})
+    image = project.build('FROM scratch\nCOPY a /\nCMD ["/a"]\n')
+    assert image.config.config.cmd == ("/a",)
+    assert len(image.layers) == 1
+
+
+def test_what_the_image_says(project):
+    image = project.build(
+        'FROM base:1\nARG V=1\nENV A=$V B="x y" C=$A\nLABEL l=$V\nEXPOSE 80 90/udp\nVOLUME /v\nUSER me\n'
+        'ENTRYPOINT ["e"]\nSTOPSIGNAL SIGINT\nHEALTHCHECK --retries=2 CMD true\nSHELL ["/bin/sh", "-ec"]\nCMD c\n'
+        "MAINTAINER somebody\n"
+    )
+    said = image.config.config
+    assert said.env == ("PATH=/bin", "A=1", "B=x y", "C=")
+    assert (dict(said.labels), said.exposed_ports, said.volumes) == (
+        {"l": "1"},
+        ("80/tcp", "90/udp"),
+        ("/v",),
+    )
+    assert (said.user, said.entrypoint, said.cmd) == ("me", ("e",), ("/bin/sh", "-ec", "c"))
+    assert (said.stop_signal, said.healthcheck.retries, image.config.author) == ("SIGINT", 2, "somebody")
+
+
+def test_each_step_is_in_the_history(project):
+    image = project.build("FROM base:1\nENV A=b\nARG X=1\nRUN true\n")
+    steps = [(step.created_by, step.empty_layer) for step in image.config.history[-3:]]
+    assert steps == [("ENV A=b", True), ("ARG X=1", True), ("RUN |1 X=1 /bin/sh -c true", False)]
+
+
+def test_a_trigger_of_the_base_is_done(project):
+    project.build("FROM base:1\nONBUILD RUN echo triggered > /t\n", tags="trigger:1")
+    image = project.build("FROM trigger:1\n")
+    assert shown(image, "cat /t") == "triggered\n"
+    assert image.config.config.on_build == ()
+
+
+def test_heredocs(project):
+    image = project.build(
+        "FROM base:1\nARG X=1\nRUN <<EOF\necho a > /a\necho b >> /a\nEOF\n"
+        'COPY <<one <<"two" /there/\n$X\none\n$X\ntwo\nRUN cat <<E > /c\nc\nE\n'
+        "RUN <<EOF\n#!/bin/sh\necho $0 > /d\nEOF\n"
+    )
+    assert shown(image, "cat /a /there/one /there/two /c /d") == "a\nb\n1\n$X\nc\n/dev/pipes/EOF\n"
+
+
+def test_a_build_can_be_repeated(project):
+    project.write({"a": "A"})
+    dockerfile = "FROM base:1\nRUN echo > /x; mkdir /y\nCOPY a /z/\nWORKDIR /w\n"
+    made = [
+        project.build(dockerfile, args={"SOURCE_DATE_EPOCH": "1000000000"}, no_cache=True) for _ in range(2)
+    ]
+    assert made[0].digest == made[1].digest
+
+
+def test_archives_are_unpacked_by_add_and_not_by_copy(project):
+    project.write({"tree/in/f": "F"})
+    subprocess.run(["tar", "-C", project.folder / "tree", "-czf", project.folder / "t.tgz", "in"], check=True)
+    image = project.build("FROM base:1\nADD t.tgz /added\nCOPY t.tgz /copied\nADD t.tgz /link/\n")
+    assert shown(image, "cat /added/in/f /run/in/f; test -f /copied") == "FF"
+
+
+def test_circles_are_refused(project):
+    with pytest.raises(DockerfileError) as caught:
+        project.build("FROM base:1 AS a\nCOPY --from=b /x /\nFROM base:1 AS b\nCOPY --from=a /x /\n")
+    assert "circle: b → a → b" in str(caught.value)
+
+
+def test_a_build_that_fails_leaves_no_name_and_no_partial_blob(project, store):
+    names = store.names.list()
+    with pytest.raises(InstructionFailed):
+        project.build("FROM base:1\nRUN echo new > /new\nRUN exit 1\n", tags="failed:1", no_cache=True)
+    assert store.names.list() == names
+    assert os.listdir(store.folder.partial) == []
+
+
+def test_a_context_that_is_none_is_refused(base, tmp_path):
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    with pytest.raises(BuildError):
+        pycontain.build(tmp_path / "nothing")
+
+
+def test_other_programs_read_the_image(project, store):
+    project.write({"a": "A"}).build("FROM base:1\nCOPY a /x/\nRUN rm -r /run/there\n", tags="read:1")
+    if not shutil.which("skopeo"):
+        pytest.skip("skopeo is not there")
+    command = ["skopeo", "inspect", "--config", f"oci:{store.path}:docker.io/library/read:1"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["history"][-1]["created_by"] == "RUN /bin/sh -c rm -r /run/there"
