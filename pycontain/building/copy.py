@@ -79,8 +79,7 @@ def _begin(
 ) -> tuple[Unpacker, Any]:
     rootless = session.engine.facts.rootless
     whiteouts = (Whiteouts.USER_OVERLAY if rootless else Whiteouts.OVERLAY).value
-    fd = os.memfd_create("pycontain-copy")
-    question = stack.enter_context(open(fd, "w+b"))
+    question = stack.enter_context(os.fdopen(os.memfd_create("pycontain-copy"), "w+b"))
     marshal.dump((origin.trees, below, whiteouts, *copying.values()), question)
     question.seek(0)
     unpacker = stack.enter_context(Unpacker(session.engine))
