@@ -214,7 +214,7 @@ def _put_stream(
 ) -> None:
     def pour(fd: int) -> None:
         write, _ = _to_file(fd, target, inside)
-        while piece := source.read(_CHUNK):
+        while piece := source.read(_CHUNK):  # what it raises is to reach its owner unchanged
             if not isinstance(piece, bytes):
                 raise InvalidSpec("the open file gives no bytes", hint='open it with "rb"')
             write(count.bytes, piece)
@@ -397,10 +397,9 @@ def get(files: Files, path: RootPath, target: str | os.PathLike[str] | BinaryIO,
     found = files.find(source)
     with _host(name):
         if stat.S_ISDIR(found.mode):
-            with suppress(FileExistsError):
-                os.mkdir(name, 0o700)
+            made = _make(name)
             with _opened(name, _FOLDER) as top:
-                _Get(files, source, top, count, keep_ids=keep_ids).run()
+                _Get(files, source, top, count, keep_ids=keep_ids).run(made=made)
         else:
             if os.path.isdir(name):
                 name = os.path.join(name, os.path.basename(path))
@@ -410,28 +409,50 @@ def get(files: Files, path: RootPath, target: str | os.PathLike[str] | BinaryIO,
     return count.of(name)
 
 
-def _get_stream(files: Files, source: bytes, target: BinaryIO, count: _Count) -> None:
-    def write(_: int, piece: bytes) -> None:
-        target.write(piece)
+def _make(name: str | bytes, folder: int | None = None) -> bool:
+    """Make a directory of the host's; False when something is there, which is opened later, and must be a directory."""
+    try:
+        os.mkdir(name, 0o700, dir_fd=folder)
+    except FileExistsError:
+        return False
+    return True
 
+
+class _Broken(Exception):
+    """What the caller's open file has raised, which is to reach him unchanged."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _get_stream(files: Files, source: bytes, target: BinaryIO, count: _Count) -> None:
     place = 0
 
-    with files.reader(source) as (found, fd):
+    def write(position: int, piece: bytes) -> None:
+        nonlocal place
+        fill(position)
+        give(piece)
+        place += len(piece)
 
-        def whole(position: int, piece: bytes) -> None:
-            nonlocal place
-            fill(position)
-            write(position, piece)
-            place += len(piece)
+    def fill(position: int) -> None:
+        nonlocal place
+        while place < position:  # a stream has no holes
+            zeros = bytes(min(position - place, _CHUNK))
+            give(zeros)
+            place += len(zeros)
 
-        def fill(position: int) -> None:
-            nonlocal place
-            while place < position:  # a stream has no holes
-                zeros = bytes(min(position - place, _CHUNK))
-                write(place, zeros)
-                place += len(zeros)
+    def give(piece: bytes) -> None:
+        try:
+            target.write(piece)
+        except Exception as error:
+            raise _Broken(error) from error
 
-        count.bytes += _pour(fd, found.size, whole, fill)
+    try:
+        with files.reader(source) as (found, fd):
+            count.bytes += _pour(fd, found.size, write, fill)
+    except _Broken as broken:
+        raise broken.error from None
     count.files += 1
 
 
@@ -496,10 +517,11 @@ class _Get:
         except errors.PathError:
             return None
 
-    def run(self) -> None:
+    def run(self, *, made: bool) -> None:
         top = self.files.find(self.source or b"/")
         self.kernel.discard(top.device)  # who asks for it gets it
-        self.made.append((b"", top))
+        if made:
+            self.made.append((b"", top))
         pending = [b""]
         while pending:
             pending += reversed(list(self._directory(pending.pop())))
@@ -534,7 +556,6 @@ class _Get:
                 with _host(inner):
                     match self._entry(fd, name, inner, found):
                         case stat.S_IFDIR:
-                            self.made.append((inner, found))
                             yield inner
                         case stat.S_IFREG:
                             regular.append(inner)
@@ -547,8 +568,8 @@ class _Get:
         """Copy a link, make a directory; the type of what is there, 0 when there is no more to do."""
         kind = stat.S_IFMT(found.mode)
         if kind == stat.S_IFDIR and found.device not in self.kernel:
-            with suppress(FileExistsError):  # what is there is opened later, and must be a directory
-                os.mkdir(name, 0o700, dir_fd=folder)
+            if _make(name, folder):  # what was there before keeps its mode and owner
+                self.made.append((inner, found))
         elif kind == stat.S_IFLNK:
             self._link(folder, name, found)
             self.count.files += 1

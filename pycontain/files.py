@@ -273,14 +273,15 @@ class Files:
             raise InvalidSpec(
                 f"the content is no bytes but {type(content).__name__}", hint="write_text() takes text"
             )
-        view = memoryview(content).cast("B")
+        place = os.fsencode(root_path(path))
 
         def pour(fd: int) -> None:
-            rest = view
-            while rest:
-                rest = rest[os.write(fd, rest[:_CHUNK]) :]
+            rest = memoryview(content).cast("B")
+            with inside(place):
+                while rest:
+                    rest = rest[os.write(fd, rest[:_CHUNK]) :]
 
-        self.replace(os.fsencode(root_path(path)), pour, mode=mode, owner=self.owner(user), keep=user is None)
+        self.replace(place, pour, mode=mode, owner=self.owner(user), keep=user is None)
 
     def write_text(
         self,
@@ -446,8 +447,7 @@ class Files:
             raise begun
         try:
             try:
-                with inside(path):
-                    pour(begun.fd)
+                pour(begun.fd)
             finally:
                 os.close(begun.fd)
             was = begun.was

@@ -399,6 +399,34 @@ def test_streams_are_copied(running, work):
     assert out.getvalue() == content
 
 
+def test_a_directory_of_the_host_keeps_its_mode(running, work, tmp_path):
+    """What is in the container's goes into it; it is not made like the container's."""
+    sh(running, f"cd {work}; chmod 700 .; mkdir -m 711 there new; touch there/f")
+    (tmp_path / "out" / "there").mkdir(parents=True)
+    for place in ("out", "out/there"):
+        (tmp_path / place).chmod(0o755)
+    running.files.get(work, tmp_path / "out")
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("out", "out/there", "out/new")]
+    assert modes == [0o755, 0o755, 0o711]
+    assert (tmp_path / "out" / "there" / "f").exists()
+
+
+def test_errors_of_the_callers_stream_pass_unchanged(running, work):
+    class Full(io.RawIOBase):
+        def read(self, _=-1):
+            raise BrokenPipeError(errno.EPIPE, "read")
+
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "write")
+
+    with pytest.raises(BrokenPipeError, match="read"):
+        running.files.put(Full(), f"{work}/f")
+    running.files.write_text(f"{work}/f", "x")
+    with pytest.raises(OSError, match="write") as caught:
+        running.files.get(f"{work}/f", Full())
+    assert not isinstance(caught.value, PathError)
+
+
 def test_a_tree_is_merged_into_what_is_there(running, work, tree):
     """A file replaces a file or a link, and a link to a directory counts as one."""
     sh(
