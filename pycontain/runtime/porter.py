@@ -307,6 +307,7 @@ def _attach(
         syscalls.setns(namespace, syscalls.CLONE_NEWNET)
         try:
             with Links() as theirs:
+                theirs.bring_up("lo")  # the child may not have come to it, and its addresses are needed next
                 for _, _, _, inside, address, prefix in links:
                     theirs.add_address(inside, address, prefix)
                     theirs.bring_up(inside)
