@@ -167,10 +167,21 @@ def _cgroups():
 
 
 def _ready(path, names):
-    """The last group that the zygote made, when it waits empty for the next container with limits."""
+    """The last group that the zygote made, when it waits for the next container with limits: empty, or with its spare."""
     last = max(filter(str.isdigit, names), key=int, default=None)
-    if last is not None and not Path(f"{path}/{last}/cgroup.procs").read_text(encoding="ascii"):
+    if last is None:
+        return
+    inside = Path(f"{path}/{last}/cgroup.procs").read_text(encoding="ascii").split()
+    if len(inside) <= 1 and all(map(_is_childless_init, inside)):
         yield last
+
+
+def _is_childless_init(pid):
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+        return not children and Path(f"/proc/{pid}/comm").read_text(encoding="utf-8") == "pycontain-init\n"
+    except (FileNotFoundError, ProcessLookupError):
+        return True  # it has just ended
 
 
 def own_groups(pid="self"):

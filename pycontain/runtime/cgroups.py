@@ -62,13 +62,7 @@ class Home:
 
         The owner has seen that they can be used, by :class:`delegation.Access`, and has made room.
         """
-        return self.limited(None, controllers, writes)
-
-    def limited(
-        self, group: Group | None, controllers: Iterable[str], writes: Iterable[tuple[str, str, str]]
-    ) -> Group:
-        """The same; if there is a *group* with these controllers and without limits already, that is used."""
-        group = group or Group()
+        group = Group()
         try:
             self.extend(group, controllers)
             group.update(writes)

@@ -115,6 +115,7 @@ class Spare:
         self.pidfd = pidfd
         self.line = line
         self.prefix = prefix
+        self.group: Group | None = None  # that it is in already
 
     @classmethod
     def make(

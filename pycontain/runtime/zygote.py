@@ -59,6 +59,7 @@ _SPARE, _FORKER, _PORTER, _OPENER = "spare", "forker", "porter", "opener"
 _START = ""  # what a spare is for: the next start, or by the container's id the next exec there
 _A_MOMENT = 0.05  # seconds for what was killed to be gone, when others wait
 _LAST_BREATH = 50  # milliseconds that an exiting process may need until it can be reaped
+_QUIET_SECONDS = 0.01  # after which nobody waits for us
 _SPARE_SECONDS = 5.0  # an exec soon after another finds a spare; later the memory is worth more
 _SOON = 0.01  # seconds until the first look for children that nobody has named
 _LARGE = marshal.dumps(("large",))
@@ -148,8 +149,9 @@ class Zygote:
         # To spares that were given a task, until their payload runs.
         self.lines: dict[int, socket.socket] = {}
         self.home: Home | None = None  # of the control groups; made by the first container with limits
-        self.controllers: tuple[str, ...] = ()  # of the last container with limits
-        self.ready: Group | None = None  # for the next one: making it takes a tenth of a start
+        self.limits: tuple[Any, ...] = ()  # of the last container that had some: controllers and writes
+        self.ready: Group | None = None  # for the next one with the same: making it takes a third of a start
+        self.limited = False  # whether the last container had limits
         self.closing = False
         self.poll.register(control, select.EPOLLIN)
         self.poll.register(owner, select.EPOLLIN)
@@ -194,6 +196,11 @@ class Zygote:
             pass  # the next start tries again, and says what is wrong
         self._make_spares()
         self._make_group_ready()
+        if self._may_admit():
+            events = self.poll.poll(_QUIET_SECONDS)
+            if events:
+                return events
+            self._admit_spare()
         pauses = [self.strangers] * bool(self.strangers) + [_SPARE_SECONDS] * bool(self.spares)
         pause = min(pauses, default=None)
         events = self.poll.poll(pause)
@@ -274,8 +281,9 @@ class Zygote:
             self._drop(channel, fds)
             return
         group = None
+        self.limited = bool(task.cgroup)
         if task.cgroup:
-            group = self._make_group(channel, *task.cgroup)
+            group = self._take_group(channel, task.cgroup)
             if group is None:
                 self.state.give_back(task.folder)
                 self._drop(channel, fds)
@@ -287,12 +295,12 @@ class Zygote:
                 executed, in_child = os.pipe2(os.O_CLOEXEC)
                 fds.append(in_child)
             task.taken = time.monotonic()
-            pid, pidfd = self._hand_to(self._take_spare(task), task, fds, group) or self._clone(
+            pid, pidfd = self._hand_to(self._take_spare(task, group), task, fds, group) or self._clone(
                 task, fds, group
             )
         except OSError as error:
             self._refuse(channel, fds, task.folder, error)
-            _remove_group(group)
+            self._let_go(group)
             return
         for fd in fds[1:]:
             os.close(fd)
@@ -307,24 +315,26 @@ class Zygote:
         if task.options & child.NOTIFY:
             say(channel, "pid", fds=(pidfd,))
 
-    def _make_group(
-        self, channel: socket.socket, controllers: tuple[str, ...], writes: tuple[tuple[str, str, str], ...]
-    ) -> Group | None:
-        """The control group of a container with limits; None, and the owner knows why, when it cannot be had."""
+    def _take_group(self, channel: socket.socket, limits: tuple[Any, ...]) -> Group | None:
+        """The control group of a container with *limits*; None, and the owner knows why, when it cannot be had."""
         from pycontain.errors import HostUnsupported  # noqa: PLC0415 - costs those nothing who want no limits
 
+        if self.limits != limits:
+            self._give_up_group()
+        group, self.ready, self.limits = self.ready, None, limits
         try:
-            group, self.ready = self._ready_for(controllers), None
-            self.controllers = controllers
-            return self._home().limited(group, controllers, writes)
+            return group or self._home().create(*limits)
         except HostUnsupported as error:
             say(channel, "unsupported", *_told(error))
         except OSError as error:  # of the journal's disk, or of a mount that went away
             say(channel, "no folder", error.errno, str(error.filename or ""))
+        self.limits = ()
         return None
 
-    def _take_spare(self, task: child.Task) -> child.Spare | None:
+    def _take_spare(self, task: child.Task, group: Group | None) -> child.Spare | None:
         """The spare for a start, or the one that is on its way, or a new one as long as somebody can fork it for us."""
+        if self.spare is not None and self.spare.group is not None and self.spare.group is not group:
+            self._dismiss_spare()
         if task.options & child.PROFILE:  # who asks where the time goes wants to see all of it
             return None
         if self.forker is not None and self.spare is None:
@@ -337,21 +347,40 @@ class Zygote:
         spare, self.spare = self.spare, None
         return spare
 
-    def _ready_for(self, controllers: tuple[str, ...]) -> Group | None:
-        """The group that was made in advance; one for other controllers is removed."""
-        if self.ready is None or self.controllers == controllers:
-            return self.ready
-        _remove_group(self.ready)
-        return None
+    def _give_up_group(self) -> None:
+        """Remove the group that was made in advance, and dismiss the spare that is in it."""
+        group, self.ready = self.ready, None
+        if self.spare is not None and self.spare.group is not None:
+            self._dismiss_spare()
+        self._let_go(group)
+
+    def _may_admit(self) -> bool:
+        """Whether the spare can go into the group that is ready: the last container had limits, so the next one may."""
+        return self.limited and self.spare is not None and self.spare.group is None and self.ready is not None
+
+    def _admit_spare(self) -> None:
+        """Move it there. After a rest the kernel waits for a grace period of RCU with that, ten milliseconds or more."""
+        assert self.spare is not None
+        assert self.ready is not None
+        self.spare.group = self.ready
+        try:
+            self.ready.admit(self.spare.pid)
+        except OSError:  # the next start says what is wrong
+            self._dismiss_spare()
+
+    def _let_go(self, group: Group | None) -> None:
+        """Remove a group that nobody is in any more; one with a dismissed spare goes when that is reaped."""
+        if all(running.group is not group for running in self.children.values()):
+            _remove_group(group)
 
     def _make_group_ready(self) -> None:
-        if self.ready is None and self.controllers and not self.closing:
+        if self.ready is None and self.limits and not self.closing:
             from pycontain.errors import HostUnsupported  # noqa: PLC0415 - as above
 
             try:
-                self.ready = self._home().create(self.controllers)
+                self.ready = self._home().create(*self.limits)
             except (HostUnsupported, OSError):
-                self.controllers = ()  # the next start tries again, and says what is wrong
+                self.limits = ()  # the next start tries again, and says what is wrong
 
     def _home(self) -> Home:
         from pycontain.runtime.cgroups import Home  # noqa: PLC0415 - costs those nothing who want no groups
@@ -489,7 +518,7 @@ class Zygote:
                 trees = own.clone_trees(task.trees)
                 own.close()
             perform.allow_limits(spare.pid, task.allowances)
-            if group is not None:  # before it makes its cgroup namespace
+            if group is not None and spare.group is not group:  # before it makes its cgroup namespace
                 _admit(group, spare.pid, task)
             taken = spare.take(task, [*fds, *trees])
         except OSError:
@@ -512,12 +541,23 @@ class Zygote:
         self.poll.unregister(fd)
         self.lines.pop(fd).close()
 
+    def _dismiss_spare(self) -> None:
+        if self.spare is not None:
+            self._dismiss(self.spare)
+            self.spare = None
+
     def _dismiss(self, spare: child.Spare) -> None:
+        if spare.group is not None and spare.pidfd in self.children:
+            self.children[spare.pidfd].group = spare.group  # which goes when this is reaped
+            if self.ready is spare.group:
+                self.ready = None
         spare.line.close()  # which is its sign to exit
 
-    def _lose_spare(self, pid: int) -> None:
+    def _lose_spare(self, running: Running) -> None:
         """A spare has ended, dismissed or killed."""
+        pid = running.pid
         self._free_ids(pid)
+        self._let_go(running.group)
         if self.spare is not None and self.spare.pid == pid:
             self.spare.line.close()
             self.spare = None
@@ -858,7 +898,7 @@ class Zygote:
     def _lose(self, running: Running) -> None:
         """What is no container and no command has ended."""
         if running.ident == _SPARE:
-            self._lose_spare(running.pid)
+            self._lose_spare(running)
         elif running.ident == _OPENER:
             for container in self.containers.values():
                 if running in container.openers:
@@ -888,7 +928,7 @@ class Zygote:
         self._dismiss_exec_spares(container.ident)
         for branch in container.branches:
             _remove_group(branch)
-        _remove_group(container.group)
+        self._let_go(container.group)
         if container.kept:
             self.kept[container.ident] = container.folder
         else:

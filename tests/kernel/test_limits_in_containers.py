@@ -7,7 +7,7 @@ from pathlib import Path
 
 import control_groups
 import pytest
-from leaks import _cgroups
+from leaks import _cgroups, own_groups
 from owners import comes_true, run_owner, start_owner
 
 from pycontain import Container
@@ -444,3 +444,43 @@ def test_a_killed_zygote_leaves_the_owner_where_it_was(limit):
     assert comes_true(lambda: not killed.alive)
     Container("host:").run("true", check=True)
     assert not Path(killed._leaf).exists()
+
+
+def members(group):
+    """The processes in one directory of a group."""
+    return (group / "cgroup.procs").read_text().split()
+
+
+def ready_groups():
+    """What the zygote has made in advance for the next container with limits."""
+    name = f"pycontain-{Path(engine().folder).name}"
+    return [path for top in own_groups() for path in Path(top, name).glob("[0-9]*")]
+
+
+def wait_for_the_spare_in_its_group():
+    assert comes_true(lambda: ready_groups() and all(len(members(group)) == 1 for group in ready_groups()))
+
+
+@pytest.mark.parametrize(
+    "following",
+    [{"pids": 50}, {"pids": 60}, {"pids": 50, "memory": "64M"}, {}],
+    ids=["the same", "other limits", "more limits", "none"],
+)
+def test_a_spare_waits_in_the_group_of_the_next_container(host, following):
+    """After a rest it would take the kernel ten milliseconds to move it there; whoever comes then gets what he asked for."""
+    host.limits(pids=50).run("true", check=True)
+    wait_for_the_spare_in_its_group()
+    container = host.limits(**following) if following else host
+    with container.start("sleep", "1000") as running:
+        limit = running.stats().pids_limit if following else None
+        assert limit == following.get("pids")
+        assert running.exec("true").ok
+
+
+def test_a_spare_that_is_killed_in_its_group_is_in_nobodys_way(host):
+    host.limits(pids=50).run("true", check=True)
+    wait_for_the_spare_in_its_group()
+    (spare,) = {pid for group in ready_groups() for pid in members(group)}
+    os.kill(int(spare), signal.SIGKILL)
+    assert comes_true(lambda: not Path(f"/proc/{spare}").exists())  # the zygote has seen it
+    assert host.limits(pids=50).run("true", timeout=30).ok
