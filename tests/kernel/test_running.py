@@ -4,7 +4,6 @@ import gc
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -257,8 +256,6 @@ def test_a_large_writable_layer_is_removed(state_folder):
 
 
 def test_a_tree_deeper_than_any_path_is_removed():
-    script = "import os\nfor _ in range(3000): os.mkdir('deep'); os.chdir('deep')"
+    script = "import os\nfor _ in range(1000): os.mkdir('deep'); os.chdir('deep')"  # PATH_MAX is 4096
     assert HOST.workdir("/tmp").run("python3", "-c", script).ok
-    began = time.monotonic()
-    assert HOST.run("true").ok
-    assert time.monotonic() - began < 30
+    assert HOST.run("true", timeout=30).ok
