@@ -27,6 +27,5 @@ class RunnableImage:
     volumes: tuple[RootPath, ...] = ()
     masked_paths: tuple[RootPath, ...] = ()
     health: Healthcheck | None = None
-    stored: object = attrs.field(
-        default=None, eq=False, repr=False
-    )  # what a store has it as, if it is from one
+    # What a store has it as, if it is from one: with the same layers and defaults it may still be another image.
+    stored: object = attrs.field(default=None, eq=str, repr=False)

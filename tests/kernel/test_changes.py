@@ -292,6 +292,15 @@ def test_what_the_image_says(base):
     assert Container(made).run().stdout == "etc/conf"
 
 
+def test_of_images_that_run_alike_it_is_the_right_one(base):
+    """A name moves to an image that differs in what does not matter to a start."""
+    with base.start(*SLEEP) as running:
+        for label in ("x", "y"):
+            running.commit("moves:1", changes=[f"LABEL which={label}"])
+            with Container("moves:1").start(*SLEEP) as moved:
+                assert dict(moved.commit().config.config.labels) == {"which": label}
+
+
 def test_wrong_changes_are_all_named(base):
     with base.start(*SLEEP) as running, pytest.raises(InvalidSpec) as caught:
         running.commit(changes=["RUN true", "ENV x", "CMD [1]", "USER"])
