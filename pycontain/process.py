@@ -899,6 +899,11 @@ class Running:
     @contextmanager
     def wired(self) -> Iterator[tuple[Wiring, int]]:
         """What it has on the host beside itself, and a pidfd of its PID 1 for the block; for :class:`Network`."""
+        if self.spec.networking.mode == "host":
+            raise InvalidSpec(
+                f"{self.name} has the host's network, which is neither published nor connected",
+                hint='its ports are those of the host; start it with .network("private") for ports of its own',
+            )
         with loading:
             from pycontain.wiring import Wiring  # noqa: PLC0415 - as above
 

@@ -15,7 +15,7 @@ import time
 import pytest
 from owners import comes_true, start_owner
 
-from pycontain import Container, PublishedPort
+from pycontain import Container, Network, PublishedPort
 from pycontain.errors import InvalidSpec, NetworkError, PortInUse
 from pycontain.runtime import forward
 
@@ -177,6 +177,28 @@ def test_what_is_not_published_has_no_address(idle):
         idle.address(80)
     with pytest.raises(InvalidSpec, match="not published"):
         idle.unpublish(80)
+
+
+def test_with_the_hosts_network_nothing_is_published_connected_or_set():
+    """It would be done to the host."""
+    shared = HOST.network("host")
+    with pytest.raises(InvalidSpec, match="every port is the host's"):
+        shared.publish(80).run("true")
+    with pytest.raises(InvalidSpec, match="would change the host's network"):
+        shared.sysctl({"net.ipv4.ip_forward": 1}).run("true")
+    with shared.start("sleep", "100") as running:
+        with pytest.raises(InvalidSpec, match="host's network"):
+            running.publish(80)
+        with pytest.raises(InvalidSpec, match="host's network"):
+            Network(internal=True).connect(running)
+
+
+def test_with_the_hosts_network_sockets_are_the_hosts():
+    with HOST.network("host").start("sleep", "100") as running, running.listen(0) as server:
+        with socket.create_connection(server.getsockname()), server.accept()[0]:
+            pass
+        with running.connect(server.getsockname()[1]), server.accept()[0]:
+            pass
 
 
 def test_ports_come_and_go_while_it_runs(idle):
