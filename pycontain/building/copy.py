@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from pycontain.dockerfile.ignore import clean
-from pycontain.errors import BuildError
+from pycontain.errors import BuildError, PycontainError
 from pycontain.layers.entries import Whiteouts
 from pycontain.runtime.copying import Copying
 from pycontain.runtime.unpack import Unpacker
@@ -66,6 +66,24 @@ def layer(session: Session, copying: Copying, origin: Origin, below: State) -> t
             found.append(str(unpacker.finish(answer, "")[0]))  # what has failed is not stored
 
         return session.store_layer(chunks()), found[0]
+
+
+def tree(session: Session, copying: Copying, origin: Origin, stack: ExitStack) -> tuple[str, str]:
+    """A directory with what is to be copied, for as long as *stack*, and the digest of it."""
+    path = session.engine.new_tree()
+    stack.callback(session.unpacking.unpacker.remove_tree, path)
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    with open(reader, "rb", buffering=0) as stream, ExitStack() as own:
+        try:
+            unpacker, answer = _begin(session, own, copying, origin, (), "write", writer)
+        finally:
+            os.close(writer)
+        try:
+            session.unpacking.unpacker.apply(stream.fileno(), path)
+        except PycontainError:
+            unpacker.finish(answer, "")  # which says better why there was no tar
+            raise
+        return path, str(unpacker.finish(answer, "")[0])
 
 
 def _begin(

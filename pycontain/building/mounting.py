@@ -1,18 +1,42 @@
-"""``RUN --mount``: what a RUN has beside the image, and nobody afterwards."""
+"""``RUN --mount``: what a RUN has beside the image, and nobody afterwards.
+
+A cache is a folder of the store that outlives builds, and is in no layer and no key. A bind is a copy of what was there, so that
+nothing changes below a RUN and what it writes there is thrown away. A secret is in memory for the payload's user only; of it nothing
+is written down but its id.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import stat
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from pycontain.building import copy as copies
+from pycontain.container import Container
+from pycontain.dockerfile.instructions import check_mount
+from pycontain.sandbox.paths import HostPath, RootPath
+from pycontain.sandbox.size import parse_size
+from pycontain.sandbox.spec import File, Secret
+from pycontain.sandbox.spec import Mount as Bind
+from pycontain.store.locks import Lock
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pycontain.building.stage import Site
-    from pycontain.container import Container
     from pycontain.dockerfile import instructions as said
+    from pycontain.errors import BuildError
+
+_SECRETS = "/run/secrets"
+_AGENT = "/run/buildkit/ssh_agent"
+_TARGET = ("target", "dst", "destination")
+_SOURCE = ("source", "src")
+_READ_ONLY = ("readonly", "ro")
+_WRITABLE = ("readwrite", "rw")
 
 
 @attrs.define(eq=False)
@@ -21,7 +45,7 @@ class Mounts:
 
     key: list[Any] = attrs.field(factory=list)
     env: dict[str, str] = attrs.field(factory=dict)
-    adds: list[Any] = attrs.field(factory=list)
+    adds: list[Callable[[Container], Container]] = attrs.field(factory=list)
 
     def add_to(self, box: Container) -> Container:
         """*box* with all of it."""
@@ -33,7 +57,190 @@ class Mounts:
 @contextmanager
 def mounts_of(site: Site, one: said.Run) -> Iterator[Mounts]:
     """The mounts of *one*, for the time of the block."""
-    with ExitStack():
-        if one.mounts:
-            raise site.scope.document.error("RUN --mount is not there yet", one.lines)
-        yield Mounts()
+    made = Mounts()
+    with ExitStack() as stack:
+        for mount in one.mounts:
+            expanded = attrs.evolve(
+                mount,
+                kind=site.scope.text(one, mount.kind),
+                options=tuple((name, site.scope.text(one, value)) for name, value in mount.options),
+            )
+            try:
+                check_mount(expanded)
+            except ValueError as error:
+                raise site.scope.document.error(f"RUN {error}", one.lines) from None
+            _KINDS[expanded.kind](_Place(site, one, expanded, made, stack))
+        yield made
+
+
+@attrs.frozen(eq=False)
+class _Place:
+    """One mount on its way into *made*."""
+
+    site: Site
+    one: said.Run
+    mount: said.Mount
+    made: Mounts
+    stack: ExitStack
+
+    @property
+    def target(self) -> str:
+        """Where it is in the container, absolute."""
+        path = self.mount.get(*_TARGET)
+        folder = self.site.state.said.working_dir or "/"
+        return path if path.startswith("/") else f"{folder.rstrip('/')}/{path}"
+
+    def refuse(self, problem: str, hint: str | None = None) -> BuildError:
+        """The error for what cannot be done."""
+        return self.site.scope.document.error(f"RUN --mount: {problem}", self.one.lines, hint)
+
+    def mode(self, default: int) -> int:
+        """The option mode=."""
+        text = self.mount.get("mode", default=f"{default:o}")
+        try:
+            return int(text, 8)
+        except ValueError:
+            raise self.refuse(f"mode={text} is no octal number") from None
+
+    def owner(self) -> tuple[int, int]:
+        """The options uid= and gid=."""
+        texts = self.mount.get("uid", default="0"), self.mount.get("gid", default="0")
+        if not all(text.isdigit() for text in texts):
+            raise self.refuse("uid= and gid= are numbers")
+        return int(texts[0]), int(texts[1])
+
+    def bind(self, source: str, *, read_only: bool) -> None:
+        """Show the host's *source*."""
+        target = RootPath.parse(self.target)
+        mount = Bind(HostPath.parse(source), target, read_only)
+        self.made.adds.append(lambda box: _with(box, mounts=(*box.spec.mounts, mount)))
+
+
+def _with(box: Container, **changes: Any) -> Container:
+    return Container(attrs.evolve(box.spec, **changes))
+
+
+def _tmpfs(place: _Place) -> None:
+    size = place.mount.get("size")
+    try:
+        limit = parse_size(size) if size else None
+    except ValueError as error:
+        raise place.refuse(str(error)) from None
+    place.made.key.append(["tmpfs", place.target, limit])
+    place.made.adds.append(lambda box: box.tmpfs(place.target, size=limit))
+
+
+def _secret(place: _Place) -> None:
+    mount = place.mount
+    ident = mount.get("id") or os.path.basename(mount.get(*_TARGET)) or mount.get("env")
+    if not ident:
+        raise place.refuse("a secret has neither id nor target", "write --mount=type=secret,id=NAME")
+    name, target = mount.get("env"), mount.get(*_TARGET)
+    place.made.key.append(["secret", ident, target, name])
+    value = place.site.session.secret(ident)
+    if value is None:
+        if mount.is_set("required"):
+            raise place.refuse(
+                f"the secret {ident} was not given",
+                f"build(…, secrets={{{ident!r}: …}}), or --secret id={ident},src=PATH",
+            )
+        return
+    if name:
+        # It is not in made.env, which the key of the cache sees.
+        text = value.decode("utf-8", "surrogateescape")
+        place.made.adds.append(lambda box: box.env({name: text}))
+    if target or not name:
+        path = RootPath.parse(place.target if target else f"{_SECRETS}/{ident}")
+        file = File(path, Secret(value), place.mode(0o400))
+        place.made.adds.append(lambda box: _with(box, files=(*box.spec.files, file)))
+
+
+def _ssh(place: _Place) -> None:
+    ident = place.mount.get("id", default="default")
+    path = place.site.session.ssh.get(ident)
+    number = sum(1 for key in place.made.key if key[0] == "ssh")
+    target = place.mount.get(*_TARGET) or f"{_AGENT}.{number}"
+    place.made.key.append(["ssh", ident, target])
+    if path is None:
+        if place.mount.is_set("required"):
+            raise place.refuse(
+                f"the agent {ident} was not given", f"build(…, ssh={{{ident!r}: SOCKET}}), or --ssh {ident}"
+            )
+        return
+    if not stat.S_ISSOCK(os.stat(path).st_mode):
+        raise place.refuse(f"{path} is no socket of an agent")
+    mount = Bind(HostPath.parse(os.path.abspath(path)), RootPath.parse(target), read_only=False)
+    place.made.env["SSH_AUTH_SOCK"] = target
+    place.made.adds.append(lambda box: _with(box, mounts=(*box.spec.mounts, mount)))
+
+
+def _cache(place: _Place) -> None:
+    mount, session = place.mount, place.site.session
+    ident = mount.get("id", default=place.target)
+    sharing = mount.get("sharing", default="shared")
+    place.made.key.append(["cache", ident, place.target])
+    if mount.get("from") or mount.get(*_SOURCE):
+        raise place.refuse("a cache cannot begin with the content of something else here", "copy it in RUN")
+    uid, gid = place.owner()
+    name = hashlib.sha256(f"{session.unpacking.kind.value} {uid} {gid} {ident}".encode()).hexdigest()[:32]
+    folder = f"{session.store.folder.own}/build-caches"
+    os.makedirs(folder, 0o700, exist_ok=True)
+    path = f"{folder}/{name}"
+    if sharing == "locked":
+        place.stack.callback(Lock.take(f"{path}.lock").release)
+    elif sharing == "private":
+        path = _free(path, place.stack)
+    _make(place, path, uid, gid)
+    place.bind(path, read_only=mount.is_set(*_READ_ONLY))
+
+
+def _free(path: str, stack: ExitStack) -> str:
+    """The first of the folders of a cache that nobody else is using."""
+    number = 0
+    while True:
+        lock = Lock.try_take(f"{path}-{number}.lock")
+        if lock:
+            stack.callback(lock.release)
+            return f"{path}-{number}"
+        number += 1
+
+
+def _make(place: _Place, path: str, uid: int, gid: int) -> None:
+    mode = place.mode(0o755)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    os.chmod(path, mode)
+    if (uid, gid) == (0, 0):
+        return
+    if place.site.session.engine.facts.rootless:
+        os.rmdir(path)
+        raise place.refuse(
+            "a cache of another user than root can only be made by root", "leave uid= and gid= out"
+        )
+    os.chown(path, uid, gid)
+
+
+def _bind(place: _Place) -> None:
+    mount, site = place.mount, place.site
+    origin, keep = site.origin(mount.get("from"))
+    if not keep and not origin.path:
+        raise place.refuse("there is no build context to show")
+    source = mount.get(*_SOURCE, default="/")
+    order = site.order((copies.source_pattern(source),), destination=b"/shown", keep_owners=keep)
+    if not keep:
+        order = attrs.evolve(order, ignored=site.session.context.ignored)
+    tree, found = copies.tree(site.session, order, origin, place.stack)
+    writable = mount.is_set(*_WRITABLE) or mount.get(*_READ_ONLY) == "false"
+    place.made.key.append(["bind", place.target, source, writable, found])
+    place.bind(f"{tree}/shown", read_only=not writable)
+
+
+_KINDS: dict[str, Callable[[_Place], None]] = {
+    "bind": _bind,
+    "cache": _cache,
+    "secret": _secret,
+    "ssh": _ssh,
+    "tmpfs": _tmpfs,
+}

@@ -86,7 +86,7 @@ class Site:
                 raise self._failed(stage.begin, f"the base image cannot be had: {error}", error) from error
         self.scope = Scope(self.recipe.document, session.args, defaults).with_env(self.state.said.env)
         triggers = self.state.said.on_build
-        if triggers and stage.base is None:
+        if triggers:
             self.state = self.state.saying(on_build=())
             self.steps += len(triggers)
             for trigger in triggers:
@@ -208,7 +208,7 @@ class Site:
         if path != "/":
             key = self._key("workdir", path)
             if not self._cached(one, key, text):
-                order = self._order((), destination=os.fsencode(path) + b"/", keep_owners=True)
+                order = self.order((), destination=os.fsencode(path) + b"/", keep_owners=True)
                 built, _ = copies.layer(
                     self.session, attrs.evolve(order, folder=True), copies.Origin(), self.state
                 )
@@ -217,7 +217,8 @@ class Site:
             self._note(text)
         self.state = self.state.saying(working_dir=path)
 
-    def _order(self, sources: tuple[bytes, ...], **more: Any) -> Copying:
+    def order(self, sources: tuple[bytes, ...], **more: Any) -> Copying:
+        """What is to be copied, with the times of this build."""
         epoch = self.session.epoch
         given: dict[str, Any] = {
             "sources": sources,
@@ -261,7 +262,7 @@ class Site:
                     one.lines,
                     "clone it into the context",
                 )
-        origin, keep = self._origin(one.origin)
+        origin, keep = self.origin(one.origin)
         texts = tuple((each.name, self._content(one, each)) for each in one.contents)
         for url in remote:
             texts += (fetched(url, getattr(one, "checksum", ""), session),)
@@ -270,7 +271,7 @@ class Site:
             and (getattr(one, "unpack", None) is not False)
             and (not remote or bool(getattr(one, "unpack", None)))
         )
-        order = self._order(
+        order = self.order(
             tuple(copies.source_pattern(each, parents=one.parents) for each in sources if each not in remote),
             texts=texts,
             destination=copies.destination(target, self.state.said.working_dir or "/"),
@@ -308,7 +309,7 @@ class Site:
             "utf-8", "surrogateescape"
         )
 
-    def _origin(self, name: str) -> tuple[copies.Origin, bool]:
+    def origin(self, name: str) -> tuple[copies.Origin, bool]:
         """Where COPY copies from, and whether what is there has owners of its own."""
         if not name:
             return copies.Origin(self.session.context.path), False

@@ -392,18 +392,25 @@ def parse_mount(text: str) -> Mount:
             kind = value
         else:
             options.append((name, value if equals else "true"))
+    mount = Mount(kind, tuple(options))
+    if "$" not in kind:
+        check_mount(mount)
+    return mount
+
+
+def check_mount(mount: Mount) -> None:
+    """Raise :class:`ValueError` unless there are such mounts, with such options."""
+    kind, options = mount.kind, mount.options
     if kind not in _MOUNT_OPTIONS:
         raise ValueError(f"--mount has the type {kind!r}; there are {', '.join(_MOUNT_OPTIONS)}")
     known = _MOUNT_OPTIONS[kind].split()
     for name, value in options:
         if name not in known:
             raise ValueError(f"--mount=type={kind} has no option {name!r}; there are {', '.join(known)}")
-        if name == "sharing" and value not in SHARINGS:
+        if name == "sharing" and "$" not in value and value not in SHARINGS:
             raise ValueError(f"--mount has sharing={value}; there are {', '.join(SHARINGS)}")
-    mount = Mount(kind, tuple(options))
     if kind in {"bind", "cache", "tmpfs"} and not mount.get("target", "dst", "destination"):
         raise ValueError(f"--mount=type={kind} has no target")
-    return mount
 
 
 def _copied(node: Node, flags: _Flags) -> dict[str, Any]:
@@ -432,6 +439,10 @@ def _copied(node: Node, flags: _Flags) -> dict[str, Any]:
 
 def _copy(node: Node, flags: _Flags) -> Instruction:
     origin, parents = flags.one("from"), bool(flags.switch("parents"))
+    if "$" in origin:
+        raise ValueError(
+            "--from cannot have variables; give the image a stage of its own: FROM $IMAGE AS name"
+        )
     return Copy(**_copied(node, flags), origin=origin, parents=parents)
 
 

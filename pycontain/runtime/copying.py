@@ -162,7 +162,8 @@ class Copying:
             if len(folders) > _MOST_MATCHES:
                 raise BuildError(f"{printable(source)!r} means more than {_MOST_MATCHES} files")
         for path in folders:
-            if self._exists(path) and not self._is_left_out(path):
+            kind = self._kind(path)
+            if kind is not None and not self._is_left_out(path, folder=stat.S_ISDIR(kind)):
                 yield path
 
     def _named(self, folder: bytes, pattern: bytes) -> Iterator[bytes]:
@@ -187,20 +188,25 @@ class Copying:
     def _open(self, path: bytes, flags: int) -> int:
         return syscalls.openat2(self.source, path or b".", flags | os.O_CLOEXEC, resolve=_IN_ROOT)
 
-    def _exists(self, path: bytes) -> bool:
+    def _kind(self, path: bytes) -> int | None:
+        """The mode of what *path* leads to."""
         try:
-            os.close(self._open(path, os.O_PATH))
+            fd = self._open(path, os.O_PATH)
         except OSError as error:
             if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
                 raise BuildError(f"{printable(path)!r} cannot be read: {error.strerror}") from error
-            return False
-        return True
+            return None
+        try:
+            return os.fstat(fd).st_mode
+        finally:
+            os.close(fd)
 
-    def _is_left_out(self, path: bytes) -> bool:
+    def _is_left_out(self, path: bytes, *, folder: bool) -> bool:
         if not self.ignored:
             return False
         real = resolved(path, lambda each: look(self.source, each))
-        return self._is_hidden(path) or self._is_hidden(real)
+        hidden = self._is_hidden if folder else self._is_ignored
+        return hidden(path) or hidden(real)
 
     def _is_hidden(self, path: bytes) -> bool:
         ignore = self._ignore
@@ -368,16 +374,15 @@ class Copying:
             if entry.kind is Kind.DIRECTORY:
                 yield from self._directory(moved, root=not entry.path)
             else:
-                self._refuse_directory(path)
+                if not entry.path:
+                    self._refuse_directory(path)
                 yield moved, content
 
     def _directory(self, entry: Entry, *, root: bool) -> Iterator[Contents]:
         """A directory; what a source itself becomes keeps what is there already, as for BuildKit."""
-        if root or entry.path in self.known:
+        if root:
             yield from self._made(entry)
-            return
-        yield from self._made(entry)
-        if entry.path not in self.known:
+        else:
             self.known.add(entry.path)
             yield entry, ()
 

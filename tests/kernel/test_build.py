@@ -265,6 +265,167 @@ def test_archives_are_unpacked_by_add_and_not_by_copy(project):
     assert shown(image, "cat /added/in/f /run/in/f; test -f /copied") == "FF"
 
 
+def test_a_cache_outlives_builds_and_is_in_no_layer(project):
+    dockerfile = "FROM base:1\nRUN --mount=type=cache,target=/cache ls /cache; echo > /cache/%s\n"
+    project.build(dockerfile % "one")
+    image = project.build(dockerfile % "two")
+    assert project.output == ["one"]
+    assert shown(image, "ls -d /cache 2>&1 || true").startswith("ls:")
+
+
+@pytest.mark.parametrize("sharing", ["locked", "private"])
+def test_caches_that_are_not_shared(project, sharing):
+    project.build(
+        f"FROM base:1\nRUN --mount=type=cache,id={sharing},sharing={sharing},target=/cache echo > /cache/a\n"
+    )
+    project.build(
+        f"FROM base:1\nRUN --mount=type=cache,id={sharing},sharing={sharing},target=/cache ls /cache\n"
+    )
+    assert project.output == ["a"]
+
+
+def test_a_bind_shows_the_context_or_a_stage_and_what_is_written_is_thrown_away(project):
+    image = project.write({"dir/a": "A"}).build(
+        "FROM base:1 AS one\nRUN echo 1 > /1\nFROM base:1\n"
+        "RUN --mount=target=/src,source=dir,rw --mount=type=bind,from=one,source=/1,target=/one "
+        "cat /src/a /one > /both; echo > /src/b\n"
+    )
+    assert shown(image, "cat /both; ls /src 2>/dev/null || true") == "A1\n"
+    assert not (project.folder / "dir/b").exists()
+
+
+def test_a_bind_that_changes_is_another_layer(project):
+    dockerfile = "FROM base:1\nRUN --mount=target=/src,source=dir cat /src/a > /copy\n"
+    project.write({"dir/a": "A"}).build(dockerfile)
+    project.build(dockerfile)
+    assert project.cached == ["RUN"]
+    image = project.write({"dir/a": "B"}).build(dockerfile)
+    assert shown(image, "cat /copy") == "B"
+
+
+def test_a_secret_is_there_for_its_run_only_and_nowhere_else(project, store):
+    """Neither in the image, nor in its history, nor in the cache or anywhere in the store, nor in what is told."""
+    image = project.build(
+        "FROM base:1\nRUN --mount=type=secret,id=token test $(wc -c < /run/secrets/token) = 11\n"
+        "RUN --mount=type=secret,id=token,env=TOKEN test ${#TOKEN} = 11\n"
+        "RUN --mount=type=secret,id=token,target=/t,required test -f /t\n",
+        secrets={"token": "hunter2-own"},
+    )
+    assert "/t" not in shown(image, "ls -d /run/secrets /t 2>/dev/null || true")
+    assert b"hunter2-own" not in image.config.encode()
+    assert not any("hunter2-own" in str(news) for news in project.said)
+    found = subprocess.run(["grep", "-rl", "hunter2-own", store.path], check=False, capture_output=True)
+    assert found.stdout == b""
+
+
+def test_a_secret_that_is_required_and_not_given_is_told(project):
+    with pytest.raises(DockerfileError, match="the secret token was not given"):
+        project.build("FROM base:1\nRUN --mount=type=secret,id=token,required true\n")
+
+
+def test_a_tmpfs_is_in_no_layer(project):
+    image = project.build(
+        "FROM base:1\nRUN --mount=type=tmpfs,target=/mem,size=1M echo > /mem/a; cat /proc/mounts | grep -c /mem\n"
+    )
+    assert project.output == ["1"]
+    assert shown(image, "ls -d /mem 2>&1 || true").startswith("ls:")
+
+
+def test_a_build_that_is_interrupted_ends_its_containers(project):
+    """What is told raises, as KeyboardInterrupt would: the container is killed, and nothing is visible."""
+
+    def interrupt(news):
+        if news.event == "output":
+            raise KeyboardInterrupt
+
+    (project.folder / "Dockerfile").write_text("FROM base:1\nRUN echo here; sleep 1000\n")
+    with pytest.raises(KeyboardInterrupt):
+        pycontain.build(project.folder, progress=interrupt, no_cache=True)
+
+
+def test_a_stage_that_fails_ends_the_others(project):
+    with pytest.raises(InstructionFailed, match="exit code 5"):
+        project.build(
+            "FROM base:1 AS long\nRUN sleep 1000\nFROM base:1 AS bad\nRUN exit 5\n"
+            "FROM base:1\nCOPY --from=long / /\nCOPY --from=bad / /\n"
+        )
+
+
+# --- attacks --------------------------------------------------------------------------------------------
+
+
+def test_links_of_the_context_lead_nowhere_outside(project, tmp_path):
+    (tmp_path / "outside").write_text("secret")
+    os.symlink(tmp_path / "outside", project.folder / "absolute")
+    os.symlink("../outside", project.folder / "relative")
+    os.symlink("..", project.folder / "up")
+    os.symlink("/", project.folder / "root")
+    for source in ("absolute", "relative", "up/outside", f"root{tmp_path}/outside", "../outside"):
+        with pytest.raises(InstructionFailed, match="is not there"):
+            project.build(f"FROM base:1\nCOPY {source} /stolen\n")
+
+
+def test_links_in_what_is_copied_stay_links(project, tmp_path):
+    (tmp_path / "outside").write_text("secret")
+    project.write({"dir/a": "A"})
+    os.symlink(tmp_path / "outside", project.folder / "dir" / "link")
+    image = project.build("FROM base:1\nCOPY dir /dir\n")
+    assert shown(image, "readlink /dir/link") == f"{tmp_path}/outside\n"
+
+
+def test_a_stage_cannot_lead_copy_out_of_it(project):
+    """Its /etc is a link to that of the host, and so are others; all of it means the stage's own root."""
+    with pytest.raises(InstructionFailed, match="is not there"):
+        project.build(
+            "FROM base:1 AS bad\nRUN ln -s /../../../../root/.ssh /way; ln -s /proc/1/root /proc-root\n"
+            "FROM base:1\nCOPY --from=bad /way/authorized_keys /proc-root/etc/shadow /x/\n"
+        )
+
+
+def test_a_destination_leads_to_no_place_outside(project):
+    image = project.write({"a": "A"}).build(
+        "FROM base:1\nRUN ln -s ../../../../../../../tmp /out; ln -s /proc/self/cwd /cwd\nCOPY a /out/escaped-a\n"
+    )
+    assert shown(image, "cat /tmp/escaped-a") == "A"
+    assert not os.path.exists("/tmp/escaped-a")
+
+
+def test_a_link_that_leads_to_itself_is_told(project):
+    with pytest.raises(InstructionFailed, match="too many links"):
+        project.write({"a": "A"}).build("FROM base:1\nRUN ln -s loop /loop\nCOPY a /loop/a\n")
+
+
+def test_arguments_cannot_grow_without_end(project):
+    lines = ["ARG A0=xxxxxxxxxx"] + [
+        f"ARG A{n + 1}=$A{n}$A{n}$A{n}$A{n}$A{n}$A{n}$A{n}$A{n}" for n in range(12)
+    ]
+    with pytest.raises(DockerfileError, match="cannot be expanded"):
+        project.build("\n".join([*lines, "FROM base:1"]))
+
+
+def test_an_archive_cannot_write_out_of_the_image(project):
+    import io
+    import tarfile
+
+    with tarfile.open(project.folder / "bad.tar", "w") as tar:
+        link = tarfile.TarInfo("way")
+        link.type, link.linkname = tarfile.SYMTYPE, "/tmp"
+        tar.addfile(link)
+        for name in ("../../../../tmp/escaped-b", "way/escaped-c"):
+            entry = tarfile.TarInfo(name)
+            entry.size = 1
+            tar.addfile(entry, io.BytesIO(b"x"))
+    project.build("FROM base:1\nADD bad.tar /\n")
+    assert not os.path.exists("/tmp/escaped-b")
+    assert not os.path.exists("/tmp/escaped-c")
+
+
+def test_a_whiteout_in_the_context_is_refused(project):
+    """In a layer it would hide what is below."""
+    with pytest.raises(InstructionFailed, match="whiteout"):
+        project.write({"dir/.wh.bin": ""}).build("FROM base:1\nCOPY dir /\n")
+
+
 def test_circles_are_refused(project):
     with pytest.raises(DockerfileError) as caught:
         project.build("FROM base:1 AS a\nCOPY --from=b /x /\nFROM base:1 AS b\nCOPY --from=a /x /\n")
