@@ -1,7 +1,7 @@
 """What a test may leave behind, seen from outside: a test that leaves any of it fails, and is told what it was.
 
 Observed are the descriptors of this process, the processes below it and below its zygote, the mounts of its
-namespace, control groups, network interfaces, and the writable layers in the zygote's folder. What belongs to the
+namespace, control groups, network interfaces, routes and tables of rules, and the writable layers in the zygote's folder. What belongs to the
 engine itself and lives as long as it does is no leak.
 
 It is also a pytest plugin: ``python -m pytest -p leaks``.

@@ -14,7 +14,8 @@ from leaks import Snapshot, own_groups, wait_for_leaks
 
 import pycontain
 from pycontain import Container
-from pycontain.kernel import syscalls
+from pycontain.kernel import nftables, syscalls
+from pycontain.kernel.links import Links
 
 TESTS = Path(__file__).parent.parent
 
@@ -84,6 +85,26 @@ def interface(_):
 
 
 @contextmanager
+def route(_):
+    name = f"leak{os.getpid()}"
+    with Links() as links:
+        links.add_bridge(name)
+        links.add_address(name, "198.18.0.1", 30)  # RFC 2544: nobody's
+        yield f"routes: 198.18.0.0/30 by {name}"
+        links.remove(name)
+
+
+@contextmanager
+def table(_):
+    try:
+        made = nftables.Table(f"pycontain-leak-{os.getpid()}")
+    except OSError as error:
+        pytest.skip(f"no table can be made here: {error}")
+    yield f"tables: {made.name}"
+    made.close()
+
+
+@contextmanager
 def writable_layer(_):
     with Container("host:").start("sleep", "60"):
         yield "layers: writable layer "
@@ -98,7 +119,7 @@ def container_process(_):
 ROOT = pytest.mark.root
 KINDS = [
     *(open_descriptor, child_process, grandchild, writable_layer, container_process),
-    *(pytest.param(kind, marks=ROOT) for kind in (mount, cgroup, interface)),
+    *(pytest.param(kind, marks=ROOT) for kind in (mount, cgroup, interface, route, table)),
 ]
 
 
