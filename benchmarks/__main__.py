@@ -38,6 +38,7 @@ ACTS = (
     "unpack",
     "pull",
     "find",
+    "build",
 )
 _LONG_SHARE = 6  # so many rounds of a short act for one of a long one: 30 and 5
 

@@ -98,9 +98,12 @@ class WritableLayer:
             question = stack.enter_context(open(os.memfd_create("pycontain-survey"), "w+b"))
             marshal.dump(self._question(first), question)
             question.seek(0)
-            unpacker = stack.enter_context(Unpacker(self.engine))
+            unpacker = self._unpacker(stack)
             fds = (question.fileno(), upper, *further)
             yield unpacker, stack.enter_context(unpacker.begin("changes", "", act, fds=fds))
+
+    def _unpacker(self, stack: ExitStack) -> Unpacker:
+        return stack.enter_context(Unpacker(self.engine))
 
     def _question(self, first: tuple[int, ...]) -> tuple[Any, ...]:
         """What :class:`pycontain.runtime.changes.Survey` is made of."""

@@ -342,14 +342,16 @@ class Unpacking:
         self.limits = limits
         self._engine = engine
         self._unpacker: Unpacker | None = None
+        self._making = threading.Lock()
 
     @property
     def unpacker(self) -> Unpacker:
         """The process that unpacks."""
         from pycontain.runtime.unpack import Unpacker  # noqa: PLC0415 - most starts find their layers unpacked
 
-        self._unpacker = self._unpacker or Unpacker(self._engine)
-        return self._unpacker
+        with self._making:
+            self._unpacker = self._unpacker or Unpacker(self._engine)
+            return self._unpacker
 
     def whiteouts(self, parent: Digest | None) -> Whiteouts:
         """How a layer above *parent* is to mark what it hides; in the lowest there is nothing to hide."""

@@ -81,7 +81,6 @@ def build(
     store = store or Store.default()
     running = engine()
     with store.lease() as lease, Unpacking(running) as unpacking:
-        _ = unpacking.unpacker  # now, since threads would make several
         session = Session(
             running,
             store,

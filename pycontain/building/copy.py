@@ -13,13 +13,13 @@ from pycontain.dockerfile.ignore import clean
 from pycontain.errors import BuildError, PycontainError
 from pycontain.layers.entries import Whiteouts
 from pycontain.runtime.copying import Copying
-from pycontain.runtime.unpack import Unpacker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pycontain.building.session import Session
     from pycontain.building.state import State
+    from pycontain.runtime.unpack import Unpacker
     from pycontain.store.builds import Built
 
 _CHUNK = 1 << 20
@@ -100,7 +100,7 @@ def _begin(
     question = stack.enter_context(os.fdopen(os.memfd_create("pycontain-copy"), "w+b"))
     marshal.dump((origin.trees, below, whiteouts, *copying.values()), question)
     question.seek(0)
-    unpacker = stack.enter_context(Unpacker(session.engine))
+    unpacker = session.unpacking.unpacker
     fds = (question.fileno(), *further)
     return unpacker, stack.enter_context(unpacker.begin("copy", origin.path, act, fds=fds))
 

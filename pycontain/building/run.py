@@ -20,11 +20,14 @@ from pycontain.runtime.failure import failure_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import ExitStack
 
     from pycontain.building.session import Session
     from pycontain.building.state import State
     from pycontain.process import Completed, Prepared
+    from pycontain.runtime.unpack import Unpacker
     from pycontain.store.builds import Built
+    from pycontain.transfer import Unpacking
 
 _MOST_OUTPUT = 1 << 20  # bytes of each stream that are kept for an error
 _ALWAYS_MOUNTED = (
@@ -68,6 +71,11 @@ class _Kept(WritableLayer):
 
     mounted: frozenset[bytes]
     newest: int | None
+    unpacking: Unpacking
+
+    def _unpacker(self, stack: ExitStack) -> Unpacker:
+        del stack  # it is of the whole build
+        return self.unpacking.unpacker
 
     def _question(self, first: tuple[int, ...]) -> tuple[Any, ...]:
         return (*self._lower(), self._whiteouts(), self.mounted, first, True, self.newest)
@@ -104,6 +112,7 @@ def run(
             lambda: -1,
             frozenset(os.fsencode(path)[1:] for path in _mounted(box)),
             None if session.epoch is None else session.epoch * 10**9,
+            session.unpacking,
         )
         layer: list[Built] = []
         if completed.ok:

@@ -93,6 +93,7 @@ class Copying:
     below: int = attrs.field(default=-1, init=False)
     ids: tuple[int, int] | None = attrs.field(default=None, init=False)
     known: set[bytes] = attrs.field(factory=set, init=False)  # directories that are made here
+    links: dict[bytes, bytes] = attrs.field(factory=dict, init=False)  # what archives have brought
     hashed: hashlib._Hash = attrs.field(factory=hashlib.sha256, init=False)
 
     def values(self) -> tuple[Any, ...]:
@@ -404,6 +405,13 @@ class Copying:
     def _time(self, time: int) -> int:
         return time if self.newest is None else min(time, self.newest)
 
+    def _look_in(self, top: bytes, path: bytes) -> tuple[int, bytes] | None:
+        """The same for a path below *top*, with the links that an archive has brought already."""
+        place = _join(top, path)
+        if place in self.links:
+            return stat.S_IFLNK, self.links[place]
+        return None if place in self.known else self._look(place)
+
     def _look(self, path: bytes) -> tuple[int, bytes] | None:
         return look(self.below, path)
 
@@ -447,18 +455,20 @@ class Copying:
             )
         if not entry.path:
             return
-        above, name = os.path.split(_join(top, entry.path))
-        folder = resolved(above, self._look)
+        # For the archive the destination is the root, above which nothing is; its own links lead on in it, too.
+        above, name = os.path.split(entry.path)
+        folder = _join(top, resolved(above, lambda path: self._look_in(top, path)))
         yield from self._parents(folder)
         uid, gid = self.ids or (entry.uid, entry.gid)
         path = _join(folder, name)
         moved = attrs.evolve(entry, path=path, uid=uid, gid=gid, mtime=self._time(entry.mtime))
         if entry.kind is Kind.HARD_LINK:
-            moved = attrs.evolve(
-                moved, target=resolved(_join(top, entry.target), self._look, follow_last=False)
-            )
+            target = resolved(entry.target, lambda each: self._look_in(top, each), follow_last=False)
+            moved = attrs.evolve(moved, target=_join(top, target))
+        if entry.kind is Kind.SYMLINK:
+            self.links[path] = entry.target
         if entry.kind is Kind.DIRECTORY:
-            there = self._look(path)
+            there = self._look_in(b"", path)
             if there is not None and stat.S_ISLNK(there[0]):
                 return  # it is used as the directory that it leads to
             self.known.add(path)

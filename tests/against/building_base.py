@@ -107,6 +107,8 @@ def tree_of(image, *, first=0):
                         if path != gone and not path.startswith(gone + "/")
                     }
                     continue
+                if not entry.isdir():
+                    tree = {path: it for path, it in tree.items() if not path.startswith(name + "/")}
                 content = tar.extractfile(entry).read() if entry.isfile() else entry.linkname.encode()
                 tree[name] = (entry, content)
     return tree

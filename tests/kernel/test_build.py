@@ -420,6 +420,52 @@ def test_an_archive_cannot_write_out_of_the_image(project):
     assert not os.path.exists("/tmp/escaped-c")
 
 
+def test_links_of_an_archive_lead_on_in_it(project):
+    """The destination is its root: nothing of it is above."""
+    import io
+    import tarfile
+
+    with tarfile.open(project.folder / "t.tar", "w") as tar:
+        link = tarfile.TarInfo("up")
+        link.type, link.linkname = tarfile.SYMTYPE, "../.."
+        tar.addfile(link)
+        entry = tarfile.TarInfo("up/etc/f")
+        entry.size = 1
+        tar.addfile(entry, io.BytesIO(b"x"))
+    image = project.build("FROM base:1\nADD t.tar /a/b\n")
+    assert shown(image, "cat /a/b/etc/f; readlink /a/b/up") == "x../..\n"
+
+
+def test_a_context_that_changes_meanwhile_never_leads_out(project, tmp_path):
+    """Somebody swaps a directory of it for a link out of it, all the time."""
+    import threading
+
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "f").write_text("secret")
+    (project.folder / "d").mkdir()
+    (project.folder / "d" / "f").write_text("own")
+    os.symlink(tmp_path / "outside", project.folder / "away")
+    ended = threading.Event()
+
+    def swap():
+        while not ended.is_set():
+            for source, target in (("d", "kept"), ("away", "d"), ("d", "away"), ("kept", "d")):
+                os.rename(project.folder / source, project.folder / target)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        for _ in range(8):
+            try:
+                image = project.build("FROM base:1\nCOPY d/f /f\n", no_cache=True)
+            except InstructionFailed:  # it was away just then
+                continue
+            assert shown(image, "cat /f") == "own"
+    finally:
+        ended.set()
+        thread.join()
+
+
 def test_a_whiteout_in_the_context_is_refused(project):
     """In a layer it would hide what is below."""
     with pytest.raises(InstructionFailed, match="whiteout"):
