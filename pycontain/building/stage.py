@@ -22,7 +22,7 @@ from pycontain.dockerfile.graph import SCRATCH
 from pycontain.dockerfile.instructions import instruction_of
 from pycontain.dockerfile.modes import check_mode
 from pycontain.dockerfile.parser import parse
-from pycontain.dockerfile.scope import Scope
+from pycontain.dockerfile.scope import PROXIES, Scope
 from pycontain.errors import (
     BuildError,
     CommandNotFound,
@@ -136,7 +136,7 @@ class Site:
 
     def _argument(self, name: str) -> str:
         value = self.scope.args.get(name)
-        return name if value is None else f"{name}={value}"
+        return name if value is None or name in PROXIES else f"{name}={value}"
 
     # --- history ----------------------------------------------------------------------------------------
 
@@ -371,7 +371,10 @@ class Site:
                 if completed.signal is None
                 else f"signal {completed.signal}"
             )
-            raise self._failed(one, f"RUN ended with {how}", None, completed)
+            failed = self._failed(one, f"RUN ended with {how}", None, completed)
+            if box.spec.networking.mode == "none":
+                failed.add_note('it could reach no network; when it needs one, build with network="private"')
+            raise failed
         return store()
 
     def _argv(self, one: said.Run) -> tuple[tuple[str, ...], list[tuple[str, str]]]:

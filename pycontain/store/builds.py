@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -65,6 +66,15 @@ class BuildCache:
         with storing(self.store.path):
             os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
             replace_file(path, json.dumps(members).encode(), f"{path}.{os.urandom(8).hex()}")
+
+    def tidy(self) -> None:
+        """Remove the records of layers that are not there any more."""
+        folder = os.path.dirname(self._path(""))
+        with suppress(FileNotFoundError):  # nothing was ever built
+            for name in os.listdir(folder):
+                with suppress(FileNotFoundError, ValueError, KeyError, TypeError, InvalidImage):
+                    if not self.store.blobs.has(_parse(read_file(f"{folder}/{name}")).descriptor.digest):
+                        remove_file(f"{folder}/{name}")
 
     def _path(self, key: str) -> str:
         return f"{self.store.folder.own}/builds/{key}"

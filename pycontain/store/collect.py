@@ -15,6 +15,7 @@ import attrs
 
 from pycontain.oci.digest import Digest
 from pycontain.store.blobs import LOCK_SUFFIX
+from pycontain.store.builds import BuildCache
 from pycontain.store.contents import Contents, Needs
 from pycontain.store.files import remove_file, storing
 from pycontain.store.folder import CONTENT
@@ -142,6 +143,7 @@ def collect(
                 _make_invisible(store, garbage & survey.reachable())
         if not dry_run:
             store.sweep(remove_tree)
+            BuildCache(store).tidy()
         partial = _partials(store.folder, remove=not dry_run).idle
     return Collected(
         images=tuple(sorted(forgotten)),

@@ -486,6 +486,68 @@ def test_a_build_that_fails_leaves_no_name_and_no_partial_blob(project, store):
     assert os.listdir(store.folder.partial) == []
 
 
+def test_a_build_that_is_killed_leaves_nothing_and_the_next_one_goes_on(project, store):
+    names = store.names.list()
+    (project.folder / "Dockerfile").write_text(
+        "FROM base:1\nRUN echo done > /done\nRUN echo here; sleep 1000\n"
+    )
+    command = [sys.executable, "-m", "pycontain", "build", "-t", "killed:1", str(project.folder)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as building:
+        while "| here" not in building.stderr.readline():
+            pass
+        building.kill()
+    assert store.names.list() == names
+    project.build("FROM base:1\nRUN echo done > /done\n")
+    assert project.cached == ["RUN"]
+
+
+def test_records_of_layers_that_are_collected_go(project, store):
+    project.build("FROM base:1\nRUN echo once\n", tags="once:1")
+    folder = f"{store.path}/pycontain/builds"
+    before = set(os.listdir(folder))
+    Image.find("once:1").untag("once:1")
+    store.gc(remove_tree=lambda _: None)
+    assert set(os.listdir(folder)) <= before
+
+
+def test_a_proxy_is_there_for_run_and_in_no_image(project):
+    image = project.build(
+        "FROM base:1\nARG HTTP_PROXY\nRUN echo $HTTP_PROXY | wc -c\n",
+        args={"HTTP_PROXY": "http://me:pw@proxy"},
+    )
+    assert project.output == ["19"]
+    assert b"pw@" not in image.config.encode()
+
+
+def test_a_run_without_a_network_says_so_when_it_fails(project):
+    with pytest.raises(InstructionFailed) as caught:
+        project.build("FROM base:1\nRUN exit 1\n")
+    assert any('network="private"' in note for note in caught.value.__notes__)
+
+
+def test_umoci_unpacks_what_was_built(project, store, tmp_path, privilege):
+    if not shutil.which("umoci") or privilege != "root":
+        pytest.skip("umoci is not there, or not as root")
+    project.write({"a": "A"}).build("FROM base:1\nCOPY a /x/\nRUN rm -r /run/there\n", tags="umoci:1")
+    command = [
+        "umoci",
+        "unpack",
+        "--image",
+        f"{store.path}:docker.io/library/umoci:1",
+        str(tmp_path / "bundle"),
+    ]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:  # a tag of umoci's has no slashes; then by a copy
+        subprocess.run(
+            ["skopeo", "copy", "-q", f"oci:{store.path}:docker.io/library/umoci:1", f"oci:{tmp_path}/copy:x"],
+            check=True,
+        )
+        command[3] = f"{tmp_path}/copy:x"
+        subprocess.run(command, check=True, capture_output=True)
+    assert (tmp_path / "bundle/rootfs/x/a").read_text() == "A"
+    assert not (tmp_path / "bundle/rootfs/run/there").exists()
+
+
 def test_a_context_that_is_none_is_refused(base, tmp_path):
     (tmp_path / "Dockerfile").write_text("FROM scratch\n")
     with pytest.raises(BuildError):
