@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from pycontain.building.context import open_context, read_dockerfile
+from pycontain.building.run import container_of
 from pycontain.building.session import BuildProgress, Session, Stopped
 from pycontain.building.stage import Site
 from pycontain.dockerfile.graph import recipe_of
@@ -75,6 +76,7 @@ def build(
     given = _texts("args", args)
     references = tuple(map(Reference.parse, (tags,) if isinstance(tags, str) else tags))
     platforms = _platforms(wanted, platform_of(None), target)
+    container_of({}, network)  # which refuses a network that there is not
     document = parse(content)
     recipe = recipe_of(document, given, platforms)
     order = recipe.order(recipe.target(target))

@@ -18,6 +18,7 @@ import attrs
 from pycontain.building import copy as copies
 from pycontain.container import Container
 from pycontain.dockerfile.instructions import check_mount
+from pycontain.errors import DockerfileError
 from pycontain.sandbox.paths import HostPath, RootPath
 from pycontain.sandbox.size import parse_size
 from pycontain.sandbox.spec import File, Secret
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _SECRETS = "/run/secrets"
 _AGENT = "/run/buildkit/ssh_agent"
+_KERNEL_TREES = ("/proc/", "/sys/")
 _TARGET = ("target", "dst", "destination")
 _SOURCE = ("source", "src")
 _READ_ONLY = ("readonly", "ro")
@@ -65,11 +67,15 @@ def mounts_of(site: Site, one: said.Run) -> Iterator[Mounts]:
                 kind=site.scope.text(one, mount.kind),
                 options=tuple((name, site.scope.text(one, value)) for name, value in mount.options),
             )
+            place = _Place(site, one, expanded, made, stack)
             try:
                 check_mount(expanded)
+                place.check()
+                _KINDS[expanded.kind](place)
+            except DockerfileError:
+                raise
             except ValueError as error:
-                raise site.scope.document.error(f"RUN {error}", one.lines) from None
-            _KINDS[expanded.kind](_Place(site, one, expanded, made, stack))
+                raise place.refuse(str(error)) from None
         yield made
 
 
@@ -89,6 +95,13 @@ class _Place:
         path = self.mount.get(*_TARGET)
         folder = self.site.state.said.working_dir or "/"
         return path if path.startswith("/") else f"{folder.rstrip('/')}/{path}"
+
+    def check(self) -> None:
+        """Raise :class:`ValueError` when nothing can be put at the target."""
+        if self.mount.get(*_TARGET):
+            path = RootPath.parse(self.target)
+            if path == "/" or f"{path}/".startswith(_KERNEL_TREES):
+                raise ValueError(f"nothing can be put at {path}: it is the container's own")
 
     def refuse(self, problem: str, hint: str | None = None) -> BuildError:
         """The error for what cannot be done."""

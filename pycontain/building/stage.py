@@ -112,7 +112,7 @@ class Site:
             raise
         except BuildError as error:
             raise self._failed(one, str(error), error) from error
-        except PycontainError as error:
+        except (PycontainError, OSError) as error:
             raise self._failed(one, str(error), error) from error
         self._tell(one, "end")
 

@@ -277,15 +277,24 @@ def _confine(
     below: Sequence[str] = (),
     whiteouts: Whiteouts = Whiteouts.REMOVE,
     trees: Sequence[str] = (),
+    *,
+    recursive: bool = False,
 ) -> None:
-    _enter(target, below, whiteouts, trees)
+    _enter(target, below, whiteouts, trees, recursive=recursive)
     keep = capabilities.bits(_KEPT)
     privileges.drop_bounding_set(keep, last_capability)
     privileges.limit_capabilities(keep, last_capability)
     privileges.set_no_new_privs()
 
 
-def _enter(target: str, below: Sequence[str], whiteouts: Whiteouts, trees: Sequence[str] = ()) -> None:
+def _enter(
+    target: str,
+    below: Sequence[str],
+    whiteouts: Whiteouts,
+    trees: Sequence[str] = (),
+    *,
+    recursive: bool = False,
+) -> None:
     """pivot_root(2) to a tmpfs with the tree, what is below it, and proc(5), through which descriptors are reached.
 
     The tree is the directory *target*, or *trees* merged.
@@ -296,7 +305,7 @@ def _enter(target: str, below: Sequence[str], whiteouts: Whiteouts, trees: Seque
     for name in ("tree", "below", "nothing", "proc"):
         os.mkdir(name, 0o755)
     if target:
-        syscalls.mount(target, "tree", None, syscalls.MS_BIND, None)
+        syscalls.mount(target, "tree", None, syscalls.MS_BIND | syscalls.MS_REC * recursive, None)
     confined = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
     for place, merged in (("below", below), ("tree", trees)):
         if merged:
@@ -436,7 +445,8 @@ def _copy(last_capability: int, target: str, act: str) -> tuple[Any, ...]:
 
     with open(_INPUT, "rb", closefd=False) as file:
         trees, below, whiteouts, *order = marshal.load(file)
-    _confine(last_capability, target, below, Whiteouts(whiteouts), trees)
+    # mount_namespaces(7): in a user namespace what is mounted in the context cannot be left out.
+    _confine(last_capability, target, below, Whiteouts(whiteouts), trees, recursive=True)
     try:
         return ("done", *copying.Copying(*order).do(act, _TREE, _BELOW, _FURTHER))
     except PycontainError as error:

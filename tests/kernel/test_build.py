@@ -12,7 +12,7 @@ from trees import busybox_tree
 
 import pycontain
 from pycontain import Container, Image
-from pycontain.errors import BuildError, DockerfileError, InstructionFailed
+from pycontain.errors import BuildError, DockerfileError, InstructionFailed, InvalidSpec
 from pycontain.image import Store
 
 TOOLS = ("chmod", "chown", "cp", "find", "grep", "head", "id", "ln", "md5sum", "mkdir", "mv", "pwd", "readlink", "rm", "sort", "stat", "test", "touch", "tr", "wc", "xargs")  # fmt: skip
@@ -508,6 +508,36 @@ def test_records_of_layers_that_are_collected_go(project, store):
     Image.find("once:1").untag("once:1")
     store.gc(remove_tree=lambda _: None)
     assert set(os.listdir(folder)) <= before
+
+
+@pytest.mark.parametrize("target", ["/", "/proc/self", "/sys", "../../x", "/a/../.."])
+def test_a_mount_cannot_take_the_place_of_the_containers_own(project, target):
+    with pytest.raises(DockerfileError):
+        project.build(f"FROM base:1\nRUN --mount=type=cache,target={target} true\n")
+
+
+def test_a_network_that_there_is_not_is_refused_at_once(project):
+    with pytest.raises(InvalidSpec):
+        project.build("FROM base:1\n", network="moon")
+
+
+def test_an_agent_that_is_not_there_is_told_with_its_line(project):
+    with pytest.raises(InstructionFailed) as caught:
+        project.build("FROM base:1\nRUN --mount=type=ssh true\n", ssh={"default": "/nonexistent"})
+    assert caught.value.line == 2
+
+
+def test_an_agent_is_there_for_its_run(project, tmp_path):
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(tmp_path / "agent"))
+        agent.listen()
+        project.build(
+            "FROM base:1\nRUN --mount=type=ssh test -S $SSH_AUTH_SOCK; echo $?\n",
+            ssh={"default": str(tmp_path / "agent")},
+        )
+    assert project.output == ["0"]
 
 
 def test_a_proxy_is_there_for_run_and_in_no_image(project):
