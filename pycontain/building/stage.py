@@ -206,9 +206,10 @@ class Site:
         path = parameters.workdir_of(self.state, self.scope.text(one, one.path))
         text = f"WORKDIR {path}"
         if path != "/":
-            key = self._key("workdir", path)
+            user = self.state.said.user  # to whom it belongs, as for BuildKit
+            key = self._key("workdir", path, user)
             if not self._cached(one, key, text):
-                order = self.order((), destination=os.fsencode(path) + b"/", keep_owners=True)
+                order = self.order((), destination=os.fsencode(path) + b"/", keep_owners=True, owner=user)
                 built, _ = copies.layer(
                     self.session, attrs.evolve(order, folder=True), copies.Origin(), self.state
                 )

@@ -422,7 +422,7 @@ class Copying:
         try:
             uid, gid, *_ = resolve_user(self.owner, self._accounts("passwd"), self._accounts("group"))
         except UnknownAccount as error:
-            raise BuildError(f"--chown={self.owner}: the image has no account {error}") from None
+            raise BuildError(f"the image has no account {error}, to which it shall belong") from None
         return (uid, gid) if ":" in self.owner else (uid, uid if self.owner.isdigit() else gid)
 
     def _accounts(self, name: str) -> str:

@@ -127,6 +127,12 @@ def test_chown_and_chmod(project):
     assert found[:2] == (["0:0 640", "0:0 600"] if single else ["7:8 640", "5:5 600"])
 
 
+def test_a_working_directory_belongs_to_the_user(project):
+    image = project.build("FROM base:1\nUSER me\nWORKDIR /mine/own\n")
+    single = pycontain.runtime.engine.engine().facts.single_id
+    assert shown(image, "stat -c %u:%g /mine/own") == ("0:0\n" if single else "7:8\n")
+
+
 def test_what_is_ignored_is_not_copied(project):
     project.write(
         {".dockerignore": "*.o\n!keep.o\nsecret/\n", "a.o": "", "keep.o": "", "secret/s": "", "d/b.o": ""}
