@@ -422,6 +422,8 @@ class Copying:
         try:
             uid, gid, *_ = resolve_user(self.owner, self._accounts("passwd"), self._accounts("group"))
         except UnknownAccount as error:
+            if self.folder:  # of WORKDIR: Docker lets USER name somebody who is not there yet
+                return None
             raise BuildError(f"the image has no account {error}, to which it shall belong") from None
         return (uid, gid) if ":" in self.owner else (uid, uid if self.owner.isdigit() else gid)
 
