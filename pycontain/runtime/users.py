@@ -224,15 +224,15 @@ def fork(first: tuple[int, int], clone: Callable[[], tuple[int, int]]) -> tuple[
 
     A child that cannot be given them is killed, and its parent has to reap it.
     """
-    gate = os.eventfd(0, os.EFD_CLOEXEC)
+    gate, key = os.pipe2(os.O_CLOEXEC)  # whose end the child sees when we are killed meanwhile
     pid = pidfd = -1
     try:
         pid, pidfd = clone()
         if pid == 0:
-            _become_root(gate)
+            _become_root(gate, key)
             return 0, -1
         _map(pidfd, first)
-        os.eventfd_write(gate, 1)
+        os.write(key, b"x")
     except OSError as error:
         if pid < 0:
             raise
@@ -241,6 +241,8 @@ def fork(first: tuple[int, int], clone: Callable[[], tuple[int, int]]) -> tuple[
         raise refused(MAP_INDEX, error) from error
     finally:
         os.close(gate)
+        if pid:
+            os.close(key)
     return pid, pidfd
 
 
@@ -260,9 +262,11 @@ def _process(pidfd: int) -> str:
     return f"/proc/{descriptors.pid_of(pidfd)}"
 
 
-def _become_root(gate: int) -> None:
+def _become_root(gate: int, key: int) -> None:
+    os.close(key)
     try:
-        os.eventfd_read(gate)
+        if not os.read(gate, 1):
+            os._exit(127)  # who should have mapped our ids has ended
         perform.become_root()
     except OSError:
         os._exit(127)  # the zygote's own stack is above
