@@ -17,6 +17,7 @@ from owners import comes_true
 import pycontain
 from pycontain import Container
 from pycontain.kernel import syscalls
+from pycontain.kernel.descriptors import pid_of
 from pycontain.runtime import users
 from pycontain.runtime.forker import Forker
 
@@ -144,17 +145,27 @@ def killed_before_it_names(pid, act):
 
 
 def test_a_child_that_waits_for_its_ids_ends_with_who_would_map_them(monkeypatch):
-    monkeypatch.setattr(users, "_map", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     ours, theirs = os.pipe()  # theirs is held by both until they end
+
+    def tell_and_die(pidfd, _first):
+        os.write(theirs, str(pid_of(pidfd)).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(users, "_map", tell_and_die)
     forker = os.fork()
     if forker == 0:
         users.fork((0, 0), lambda: syscalls.clone3(0, exit_signal=signal.SIGCHLD))
         os._exit(0)
     os.close(theirs)
     os.waitpid(forker, 0)
-    ended, _, _ = select.select([ours], [], [], PATIENCE)
-    os.close(ours)
-    assert ended
+    waiting = int(os.read(ours, 20))
+    try:
+        assert select.select([ours], [], [], PATIENCE)[0]
+        assert os.read(ours, 1) == b""
+    finally:
+        os.close(ours)
+        with suppress(ProcessLookupError):
+            os.kill(waiting, signal.SIGKILL)
 
 
 @pytest.mark.root  # nobody else may trace the forker
