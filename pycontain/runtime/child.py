@@ -200,7 +200,7 @@ def _wait_for_task(
         refused: perform.StepRefused | None = None
         try:
             calls.make(prepared)
-            if prepared.root >= 0 and isinstance(calls, Calls):
+            if isinstance(calls, Calls):
                 perform.rehearse(prepared)
                 supervise.rehearse()
         except perform.StepRefused as error:

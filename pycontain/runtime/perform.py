@@ -132,8 +132,9 @@ def rehearse(child: Child) -> None:
     A process copies each page that it writes to first, and Python writes wherever it looks; after this the child has its
     own of most that it will need, before anybody waits for it. What is mounted here goes with the stage.
     """
-    os.close(_mount_point(child, "/dev", directory=True, resolve=_PLAIN))
-    install_file(child, "/rehearsal", 0, -1, 0o600, "resolver", read_only=False, secret=False)
+    if child.root >= 0:  # for an exec there is no stage
+        os.close(_mount_point(child, "/dev", directory=True, resolve=_PLAIN))
+        install_file(child, "/rehearsal", 0, -1, 0o600, "resolver", read_only=False, secret=False)
     resolve_user("0", "", "")
     privileges.set_parent_death_signal()
 
