@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.bench import command
+from benchmarks.dockerd import open_daemon_for_containers
 from benchmarks.measure import Unavailable, timed
 from benchmarks.private_cgroup import open_place
 
@@ -152,15 +153,9 @@ def bundle_config(rootfs: str) -> dict[str, Any]:
 
 @contextmanager
 def docker(bench: Bench) -> Iterator[Once]:
-    """``docker run --network none`` of an image with the same files."""
-    _require("docker", "docker.io")
-    asked = subprocess.run(["docker", "version"], capture_output=True, check=False)
-    if asked.returncode != 0:
-        raise Unavailable("no Docker daemon answers")
-    archive = f"{bench.folder}/rootfs.tar"
-    subprocess.run(["tar", "-C", bench.rootfs, "-cf", archive, "."], check=True)
-    subprocess.run(["docker", "import", archive, _DOCKER_IMAGE], capture_output=True, check=True)
-    try:
-        yield timed(command("docker", "run", "--rm", "--network", "none", _DOCKER_IMAGE, "true"))
-    finally:
-        subprocess.run(["docker", "rmi", _DOCKER_IMAGE], capture_output=True, check=True)
+    """``docker run --network none`` of an image with the same files, by a daemon of our own."""
+    with open_daemon_for_containers(f"{bench.folder}/docker") as client:
+        archive = f"{bench.folder}/rootfs.tar"
+        subprocess.run(["tar", "-C", bench.rootfs, "-cf", archive, "."], check=True)
+        subprocess.run([*client, "import", archive, _DOCKER_IMAGE], capture_output=True, check=True)
+        yield timed(command(*client, "run", "--rm", "--network", "none", _DOCKER_IMAGE, "true"))

@@ -39,7 +39,10 @@ def open_place() -> Iterator[Remote]:
         with Remote("benchmarks.private_cgroup", folder) as remote:
             yield remote
     finally:
-        os.rmdir(folder)
+        for path, _, _ in os.walk(
+            folder, topdown=False
+        ):  # docker leaves the parent of its containers' cgroups
+            os.rmdir(path)
 
 
 def _own_cgroup() -> str:

@@ -3,23 +3,20 @@
 Each starts with nothing of the image and removes it between the rounds, outside of the time that counts. Everything is
 on the file system of the benchmark's folder.
 
-docker needs a daemon. It is ours, with a mount namespace and folders of its own and the network as it is: no bridge, no
-rules, no forwarding; and since it runs no container, no cgroup. podman and skopeo keep notes in /var/lib/containers,
+docker needs a daemon, which is ours. podman and skopeo keep notes in /var/lib/containers,
 so each of their commands has an empty /var/lib of its own.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
-from benchmarks.measure import Unavailable
+from benchmarks.dockerd import hiding, open_daemon
 from benchmarks.trees import call, flushed, remove_tree, require, require_root
 from pycontain import Image, Store
 
@@ -28,15 +25,6 @@ if TYPE_CHECKING:
 
     from benchmarks.bench import Bench
     from benchmarks.measure import Once
-
-_PATIENCE = 30.0  # seconds
-_LOOK_EVERY = 0.1
-
-
-def _hiding(folder: str) -> tuple[str, ...]:
-    """What runs a command with a mount namespace of its own, in which *folder* is empty."""
-    script = f'mount -t tmpfs tmpfs {folder} && exec "$@"'
-    return ("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh")
 
 
 class Puller(Protocol):
@@ -99,9 +87,7 @@ class SkopeoAndUmoci:
 
     def _pull(self, reference: str) -> None:
         layout = f"oci:{self.folder}/layout:image"
-        call(
-            *_hiding("/var/lib"), "skopeo", "copy", "--src-tls-verify=false", f"docker://{reference}", layout
-        )
+        call(*hiding("/var/lib"), "skopeo", "copy", "--src-tls-verify=false", f"docker://{reference}", layout)
         call("umoci", "unpack", "--image", f"{self.folder}/layout:image", f"{self.folder}/bundle")
 
     def remove(self, reference: str) -> None:
@@ -131,42 +117,9 @@ def our_command(bench: Bench) -> Iterator[Puller]:
 @contextmanager
 def docker(bench: Bench) -> Iterator[Puller]:
     """``docker pull``, by a daemon of our own."""
-    for program in ("docker", "dockerd"):
-        require(program, "docker.io")
-    require_root()
     folder = f"{bench.folder}/docker"
-    with _dockerd(folder) as client:
+    with open_daemon(folder) as client:
         yield Commands(folder, (*client, "pull", "--quiet"), (*client, "rmi", "--force"))
-
-
-@contextmanager
-def _dockerd(folder: str) -> Iterator[tuple[str, ...]]:
-    os.mkdir(folder)
-    socket = f"unix://{folder}/socket"
-    isolation = ("--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
-    folders = (f"--data-root={folder}/data", f"--exec-root={folder}/exec", f"--pidfile={folder}/pid")
-    argv = (*_hiding("/run"), "dockerd", f"--host={socket}", *isolation, *folders, "--oom-score-adjust=0")
-    with open(f"{folder}/log", "wb") as log:
-        daemon = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    client = ("docker", "--config", f"{folder}/config", "--host", socket)
-    try:
-        _wait_for_daemon(daemon, client, f"{folder}/log")
-        yield client
-    finally:
-        daemon.terminate()
-        daemon.wait()
-        remove_tree(folder)
-
-
-def _wait_for_daemon(daemon: subprocess.Popen[bytes], client: Sequence[str], log: str) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while daemon.poll() is None and time.monotonic() < deadline:
-        if subprocess.run((*client, "version"), capture_output=True, check=False).returncode == 0:
-            return
-        time.sleep(_LOOK_EVERY)
-    with open(log, encoding="utf-8", errors="replace") as file:
-        said = file.read().strip().splitlines()
-    raise Unavailable(f"dockerd does not start here: {said[-1] if said else 'it says nothing'}")
 
 
 @contextmanager
@@ -177,7 +130,7 @@ def podman(bench: Bench) -> Iterator[Puller]:
     folder = f"{bench.folder}/podman"
     os.mkdir(folder)
     place = (f"--root={folder}/root", f"--runroot={folder}/run", "--storage-driver=overlay")
-    client = (*_hiding("/var/lib"), "podman", *place)
+    client = (*hiding("/var/lib"), "podman", *place)
     yield Commands(folder, (*client, "pull", "--quiet", "--tls-verify=false"), (*client, "rmi", "--force"))
     remove_tree(folder)
 
