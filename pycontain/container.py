@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 import attrs
 
@@ -15,6 +15,7 @@ from pycontain.errors import InvalidSpec
 from pycontain.lowering import control_group, group_for, reasons, sandbox_spec, user_namespace
 from pycontain.oci.source import Source, parse_source
 from pycontain.runtime import engine as engines
+from pycontain.runtime.exchange import carry_out
 from pycontain.runtime.loading import loading
 from pycontain.sandbox import capabilities as caps
 from pycontain.sandbox.devices import Device, parse_access
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from pycontain.popen import Redirection
     from pycontain.process import Completed, Running
     from pycontain.runnable import StoredSource
+    from pycontain.runtime.exchange import Steps
     from pycontain.sandbox.image import RunnableImage
     from pycontain.sandbox.isolation import Isolation
     from pycontain.sandbox.limits import Disks, Pages
@@ -322,16 +324,8 @@ def _described(given: str | Image | ContainerSpec) -> ContainerSpec:
 
 
 @attrs.frozen(repr=False)
-class Container:
-    r"""A container as a value: hashable, and unchanged by every method.
-
-    *image* is a text such as ``"host:"`` or ``"rootfs:./tree"``. The builder methods return a new value; ``run``,
-    ``start`` and ``plan`` use it.
-
-    >>> from pycontain import Container
-    >>> Container("host:").env(GREETING="hello").run("sh", "-c", "echo $GREETING").stdout
-    'hello\n'
-    """
+class Description:
+    """What describes a container: all of :class:`Container` but its verbs, which there are for threads and for event loops."""
 
     spec: ContainerSpec = attrs.field(converter=_described)
 
@@ -343,31 +337,31 @@ class Container:
         ]
         return f"<Container {self.spec.image}{''.join(' ' + text for text in changed)}>"
 
-    def _with(self, **changes: object) -> Container:
-        return Container(attrs.evolve(self.spec, **changes))  # type: ignore[arg-type]
+    def _with(self, **changes: object) -> Self:
+        return type(self)(attrs.evolve(self.spec, **changes))  # type: ignore[arg-type]
 
     # --- describing -------------------------------------------------------------------------------------
 
-    def env(self, variables: Mapping[str, str] | None = None, /, **more: str) -> Container:
+    def env(self, variables: Mapping[str, str] | None = None, /, **more: str) -> Self:
         """Set environment variables; a later value wins, also over the image's."""
         with _Door() as door:
             given = (door.read(_mapping, variables) or {}) | more
             read = {door.read(_variable_name, name): door.read(_text, value) for name, value in given.items()}
         return self._with(env=tuple({**dict(self.spec.env), **read}.items()))
 
-    def workdir(self, path: str) -> Container:
+    def workdir(self, path: str) -> Self:
         """Start in *path*, an absolute path that exists in the container."""
         with _Door() as door:
             parsed = door.read(_container_path, path)
         return self._with(workdir=parsed)
 
-    def user(self, user: str | int) -> Container:
+    def user(self, user: str | int) -> Self:
         """Run as ``name``, ``uid``, ``name:group`` or ``uid:gid``; names are those of the container's own files."""
         with _Door() as door:
             parsed = door.read(_user, user)
         return self._with(user=parsed)
 
-    def hostname(self, name: str) -> Container:
+    def hostname(self, name: str) -> Self:
         """Set the host name, instead of the container's id."""
         with _Door() as door:
             parsed = door.read(
@@ -375,7 +369,7 @@ class Container:
             )
         return self._with(hostname=parsed)
 
-    def name(self, name: str) -> Container:
+    def name(self, name: str) -> Self:
         """Give what is started a name, for people."""
         with _Door() as door:
             parsed = door.read(
@@ -383,13 +377,13 @@ class Container:
             )
         return self._with(name=parsed)
 
-    def entrypoint(self, *argv: str) -> Container:
+    def entrypoint(self, *argv: str) -> Self:
         """Replace the image's ENTRYPOINT, and with it its CMD; without arguments there is none."""
         with _Door() as door:
             words = tuple(door.read(_text, word) for word in argv)
         return self._with(entrypoint=words)
 
-    def mount(self, source: str | os.PathLike[str], target: str, *, read_only: bool = False) -> Container:
+    def mount(self, source: str | os.PathLike[str], target: str, *, read_only: bool = False) -> Self:
         """Show the host's *source*, a directory or a file, at *target*. A relative source is relative to now's directory.
 
         Whether it exists is seen when the container starts.
@@ -401,7 +395,7 @@ class Container:
 
     def volume(
         self, volume: str | Volume | None, target: str, *, read_only: bool = False, copy: bool = True
-    ) -> Container:
+    ) -> Self:
         """Mount the named *volume*, a text or a :class:`Volume`, at *target*; the start creates one that is missing.
 
         What the image has at *target* is copied into a volume that is still empty, unless *copy* is false or it is
@@ -417,7 +411,7 @@ class Container:
             door.refuse(not name and read_only, "a volume without a name is empty, so it cannot be read-only")
         return self._with(volumes=(*self.spec.volumes, VolumeMount(name, place, read_only, copy)))
 
-    def tmpfs(self, target: str, *, size: str | int | None = None, mode: int = 0o1777) -> Container:
+    def tmpfs(self, target: str, *, size: str | int | None = None, mode: int = 0o1777) -> Self:
         """Mount an empty file system in memory at *target*, of at most *size* bytes (default: half of the RAM)."""
         with _Door() as door:
             limit = None if size is None else door.read(_tmpfs_size, size)
@@ -425,7 +419,7 @@ class Container:
             self._refuse_taken(door, tmpfs.target)
         return self._with(tmpfs=(*self.spec.tmpfs, tmpfs))
 
-    def device(self, source: str, target: str | None = None, access: str = "rwm") -> Container:
+    def device(self, source: str, target: str | None = None, access: str = "rwm") -> Self:
         """Give it the host's device node *source*, at *target* or at the same path, to read, write and mknod as *access* says.
 
         Who may open it is said by the node's own mode and owner too. See the reference for what enforces *access*.
@@ -436,7 +430,7 @@ class Container:
             self._refuse_taken(door, place)
         return self._with(devices=(*self.spec.devices, device))
 
-    def file(self, path: str, content: str | bytes, *, mode: int = 0o644) -> Container:
+    def file(self, path: str, content: str | bytes, *, mode: int = 0o644) -> Self:
         """Put a file with *content* at *path*. It is in memory, in no layer, and may be changed inside."""
         with _Door() as door:
             target, read = door.read(_target, path), door.read(_bytes, content)
@@ -444,7 +438,7 @@ class Container:
             self._refuse_taken(door, target)
         return self._with(files=(*self.spec.files, File(target, read, mode)))
 
-    def secret(self, name: str, value: str | bytes) -> Container:
+    def secret(self, name: str, value: str | bytes) -> Self:
         """Put *value* at ``/run/secrets/NAME``: in memory, mode 0400, read-only, and in no repr, plan or log."""
         with _Door() as door:
             door.read(
@@ -454,7 +448,7 @@ class Container:
             self._refuse_taken(door, target)
         return self._with(files=(*self.spec.files, File(target, Secret(read), 0o400)))
 
-    def read_only(self, on: bool = True, *, scratch: bool | None = None) -> Container:  # noqa: FBT001, FBT002 - .read_only() is the usual call
+    def read_only(self, on: bool = True, *, scratch: bool | None = None) -> Self:  # noqa: FBT001, FBT002 - .read_only() is the usual call
         """Make the root read-only; mounts, tmpfs and files keep what they are.
 
         With *scratch* there are places to write in memory, where nothing else is put: /tmp of 64 MiB, /var/tmp and /run of
@@ -463,13 +457,13 @@ class Container:
         places = {} if scratch is None else {"scratch": _SCRATCH if scratch else ()}
         return self._with(read_only=on, **places)
 
-    def init(self, on: bool) -> Container:  # noqa: FBT001 - the contract's name and form
+    def init(self, on: bool) -> Self:  # noqa: FBT001 - the contract's name and form
         """Whether PID 1 is an init of ours (the default), or the payload itself."""
         with _Door() as door:
             door.refuse(not on and self.spec.restart is not None, _NEEDS_INIT)
         return self._with(init=on)
 
-    def restart(self, policy: str) -> Container:
+    def restart(self, policy: str) -> Self:
         """Have the payload started again when it ends: ``always``, ``on-failure``, ``on-failure:3``, or ``no`` (the default).
 
         It is our init that does it, in the same container, after a pause of 0.1 to 60 seconds; ``stop()`` and a kill end it.
@@ -479,7 +473,7 @@ class Container:
             door.refuse(parsed is not None and not self.spec.init, _NEEDS_INIT)
         return self._with(restart=parsed)
 
-    def tty(self, on: bool = True, *, columns: int = 80, rows: int = 24) -> Container:  # noqa: FBT001, FBT002 - .tty() is the usual call
+    def tty(self, on: bool = True, *, columns: int = 80, rows: int = 24) -> Self:  # noqa: FBT001, FBT002 - .tty() is the usual call
         r"""Give the payload a terminal of its own, of so many *columns* and *rows*, instead of three pipes.
 
         Both outputs are one stream then, with ``\r\n`` at the ends of lines. ``Running.attach()`` is its other side.
@@ -496,7 +490,7 @@ class Container:
         retries: int | None = None,
         start_period: float | None = None,
         start_interval: float | None = None,
-    ) -> Container:
+    ) -> Self:
         """Find out by a command inside whether the payload is well: one text for the shell, or a program and its arguments.
 
         It runs every *interval* seconds (30), may take *timeout* seconds (30), and after *retries* failures in a row (3) the container
@@ -516,19 +510,19 @@ class Container:
             )
         )
 
-    def stop_signal(self, signal: str | int) -> Container:
+    def stop_signal(self, signal: str | int) -> Self:
         """The signal with which ``stop()`` asks the payload to end."""
         with _Door() as door:
             parsed = door.read(process.parse_signal, signal)
         return self._with(stop_signal=parsed)
 
-    def pull(self, policy: str) -> Container:
+    def pull(self, policy: str) -> Self:
         """When to ask a registry for the image: ``missing`` (the default), ``always``, ``newer`` or ``never``."""
         from pycontain.remote import Policy  # noqa: PLC0415 - loads what only registries need
 
         return self._with(pull=str(Policy.parse(policy)))
 
-    def platform(self, platform: str) -> Container:
+    def platform(self, platform: str) -> Self:
         """Choose from an image of several platforms, such as ``"linux/arm64"``; without it, this machine's."""
         from pycontain.oci.platform import Platform  # noqa: PLC0415 - few ask for it
 
@@ -536,14 +530,14 @@ class Container:
             parsed = door.read(Platform.parse, platform)
         return self._with(platform=str(parsed))
 
-    def label(self, labels: Mapping[str, str] | None = None, /, **more: str) -> Container:
+    def label(self, labels: Mapping[str, str] | None = None, /, **more: str) -> Self:
         """Attach labels, for people and programs; they change nothing inside."""
         with _Door() as door:
             given = (door.read(_mapping, labels) or {}) | more
             read = {door.read(_text, name): door.read(_text, value) for name, value in given.items()}
         return self._with(labels=tuple({**dict(self.spec.labels), **read}.items()))
 
-    def capabilities(self, *, add: Iterable[str] = (), drop: Iterable[str] = ()) -> Container:
+    def capabilities(self, *, add: Iterable[str] = (), drop: Iterable[str] = ()) -> Self:
         """Take *drop* from the set so far (at first the default), then add *add*; ``"ALL"`` in either means all."""
         with _Door() as door:
             added = [door.read(caps.parse_capability, name) for name in door.read(_capabilities, add) or ()]
@@ -552,7 +546,7 @@ class Container:
             ]
         return self._with(capabilities=caps.granted(self.spec.capabilities, added, dropped))
 
-    def privileged(self) -> Container:
+    def privileged(self) -> Self:
         """Take the walls between root inside and the kernel away, for trusted programs that administer the machine.
 
         All capabilities, no seccomp filter, no masked or read-only paths, every device of the host, and set-user-ID programs
@@ -561,7 +555,7 @@ class Container:
         """
         return self._with(privileged=True, capabilities=frozenset(caps.NAMES), seccomp="unconfined")
 
-    def seccomp(self, profile: str | os.PathLike[str] | Mapping[str, object]) -> Container:
+    def seccomp(self, profile: str | os.PathLike[str] | Mapping[str, object]) -> Self:
         """Filter system calls: ``"default"`` is Docker's profile for the capabilities granted, ``"unconfined"`` no filter.
 
         Anything else is a profile in Docker's format: a path to its JSON file, or the object that the file would hold.
@@ -581,14 +575,14 @@ class Container:
                 hint="name a JSON file, or one of default and unconfined",
             ) from error
 
-    def landlock(self, on: bool = True) -> Container:  # noqa: FBT001, FBT002 - .landlock() is the usual call
+    def landlock(self, on: bool = True) -> Self:  # noqa: FBT001, FBT002 - .landlock() is the usual call
         """Add Landlock as a second wall: no change of mounts, no device nodes, and with a read-only root no write but where one is meant.
 
         Commands of ``exec`` can then neither trace nor signal the payload. See the reference.
         """
         return self._with(landlock=on)
 
-    def time_offset(self, *, monotonic: float = 0, boottime: float = 0) -> Container:
+    def time_offset(self, *, monotonic: float = 0, boottime: float = 0) -> Self:
         """Shift the container's clocks since the start of the machine, CLOCK_MONOTONIC and CLOCK_BOOTTIME, by so many seconds.
 
         Time of day is the host's: Linux has no namespace for it.
@@ -597,7 +591,7 @@ class Container:
             offset = door.read(_offset, monotonic), door.read(_offset, boottime)
         return self._with(time_offset=offset)
 
-    def userns(self, mode: str) -> Container:
+    def userns(self, mode: str) -> Self:
         """Choose whose ids those inside are, user_namespaces(7).
 
         ``"auto"``: as root, a range of ids for this container alone, and files keep their owners by idmapped mounts; where
@@ -610,9 +604,7 @@ class Container:
             door.refuse(mode not in _USERNS, f"{mode!r} is no user namespace; there are {', '.join(_USERNS)}")
         return self._with(userns=mode)
 
-    def network(
-        self, network: str | Network, *, aliases: Iterable[str] = (), ip: str | None = None
-    ) -> Container:
+    def network(self, network: str | Network, *, aliases: Iterable[str] = (), ip: str | None = None) -> Self:
         """Choose what the container reaches: ``"none"``, ``"private"``, ``"host"``, or a :class:`Network`.
 
         ``none``, the default: nothing but itself. ``private``: the world, by translated addresses of IPv4; nobody from there,
@@ -636,14 +628,14 @@ class Container:
             door.refuse(ip is not None or aliases != (), "aliases and ip are for a Network")
         return self._with(networking=attrs.evolve(before, mode=mode, networks=()))
 
-    def dns(self, *servers: str) -> Container:
+    def dns(self, *servers: str) -> Self:
         """Ask these name servers, in place of the host's."""
         with _Door() as door:
             door.refuse(not servers, "no server is named")
             addresses = tuple(door.read(parse_address, server) for server in servers)
         return self._with(networking=attrs.evolve(self.spec.networking, dns=addresses))
 
-    def hosts(self, names: Mapping[str, str] | None = None, /, **more: str) -> Container:
+    def hosts(self, names: Mapping[str, str] | None = None, /, **more: str) -> Self:
         """Add names with their addresses to /etc/hosts: ``.hosts({"db.example": "192.0.2.7"})``."""
         with _Door() as door:
             given = (door.read(_mapping, names) or {}) | more
@@ -658,7 +650,7 @@ class Container:
 
     def publish(
         self, port: int, host_port: int | None = None, *, host_ip: str = LOOPBACK, protocol: str = "tcp"
-    ) -> Container:
+    ) -> Self:
         """Have *host_port* of the host lead to *port* inside; without one, any that is free, as ``Running.address()`` tells.
 
         Only this machine reaches it unless *host_ip* says otherwise: ``"0.0.0.0"`` and ``"::"`` are everybody. *protocol* is
@@ -674,7 +666,7 @@ class Container:
         before = self.spec.networking
         return self._with(networking=attrs.evolve(before, published=(*before.published, published)))
 
-    def rlimit(self, name: str, soft: int, hard: int | None = None) -> Container:
+    def rlimit(self, name: str, soft: int, hard: int | None = None) -> Self:
         """Set a limit of setrlimit(2), such as ``"nofile"``; *hard* is *soft* when not given, -1 means unlimited."""
         with _Door() as door:
             door.refuse(name not in _LIMITS, f"{name!r} is no resource limit; there are {', '.join(_LIMITS)}")
@@ -686,7 +678,7 @@ class Container:
         others = tuple(limit for limit in self.spec.rlimits if limit[0] != name)
         return self._with(rlimits=(*others, (name, low, top)))
 
-    def sysctl(self, settings: Mapping[str, str | int] | None = None, /, **more: str | int) -> Container:
+    def sysctl(self, settings: Mapping[str, str | int] | None = None, /, **more: str | int) -> Self:
         """Set kernel settings of the container's own namespaces: ``{"net.ipv4.ip_unprivileged_port_start": 0}``.
 
         They are those of ``net.*``, ``fs.mqueue.*``, and of ``kernel`` the domain name and what belongs to System V IPC.
@@ -716,7 +708,7 @@ class Container:
         disk: str | int | None = None,
         output: str | int | None = None,
         required: bool = True,
-    ) -> Container:
+    ) -> Self:
         """Limit what the container uses as a whole; what is None stays as it was, and "max" takes an earlier limit away.
 
         *memory* is the most, and *swap* what may be swapped out beside it; from *memory_high* on it is slowed down.
@@ -749,7 +741,7 @@ class Container:
         limited = self._with(limits=limits, disk=layer, output=kept, limits_required=required)
         return limited if files is None else limited.rlimit("nofile", files)
 
-    def untrusted(self, *, required: bool = True) -> Container:
+    def untrusted(self, *, required: bool = True) -> Self:
         """The strictest useful set, in one word: for code that somebody else wrote.
 
         No capabilities; a read-only root, with /tmp (64 MiB), /var/tmp and /run (16 MiB each) in memory where nothing else is put
@@ -784,7 +776,18 @@ class Container:
         }
         door.refuse(target in taken, f"there is already something at {target}")
 
-    # --- doing ------------------------------------------------------------------------------------------
+
+@attrs.frozen(repr=False)
+class Container(Description):
+    r"""A container as a value: hashable, and unchanged by every method.
+
+    *image* is a text such as ``"host:"`` or ``"rootfs:./tree"``. The builder methods return a new value; ``run``,
+    ``start`` and ``plan`` use it.
+
+    >>> from pycontain import Container
+    >>> Container("host:").env(GREETING="hello").run("sh", "-c", "echo $GREETING").stdout
+    'hello\n'
+    """
 
     @overload
     def run(
@@ -826,9 +829,33 @@ class Container:
         raises :class:`CommandTimeout`; *check* raises :class:`CommandFailed` unless the exit code is 0. Of each stream
         *max_output* bytes are kept. *profile* fills ``timings.steps``. With *text* streams are UTF-8, and what is none becomes U+FFFD.
         """
+        return carry_out(
+            self._run(
+                argv,
+                input_=input,
+                timeout=timeout,
+                check=check,
+                text=text,
+                max_output=max_output,
+                profile=profile,
+            )
+        )
+
+    def _run(
+        self,
+        argv: tuple[str, ...],
+        *,
+        input_: str | bytes | None,
+        timeout: float | None,
+        check: bool,
+        text: bool,
+        max_output: str | int,
+        profile: bool,
+    ) -> Steps[Completed[Any]]:
+        """What :meth:`run` does."""
         began = time.monotonic()
         run = process.Run.parse(
-            input_=input,
+            input_=input_,
             timeout=timeout,
             text=text,
             max_output=max_output,
@@ -836,7 +863,7 @@ class Container:
             most=self.spec.output,
         )
         prepared = self._prepare(argv)
-        return process.run_to_end(prepared, run, check=check, began=began)
+        return (yield from process.run_to_end(prepared, run, check=check, began=began))
 
     def start(
         self,
@@ -851,15 +878,26 @@ class Container:
         payload is to read; or *input* is all of it. Of each stream *max_output* bytes are kept for the result, and the last
         *max_output* of both for ``lines()``.
         """
+        return carry_out(self._start(argv, input_=input, stdin=stdin, max_output=max_output))
+
+    def _start(
+        self,
+        argv: tuple[str, ...],
+        *,
+        input_: str | bytes | None,
+        stdin: Redirection,
+        max_output: str | int,
+    ) -> Steps[Running]:
+        """What :meth:`start` does."""
         began = time.monotonic()
         run = process.Run.parse(
-            input_=input, timeout=None, text=True, max_output=max_output, most=self.spec.output
+            input_=input_, timeout=None, text=True, max_output=max_output, most=self.spec.output
         )
-        if input is not None and stdin is not None:
+        if input_ is not None and stdin is not None:
             raise InvalidSpec("there are both input and stdin", hint="give one of them")
         if self.spec.tty is not None and stdin is not None:
             raise InvalidSpec("what has a terminal has no stdin beside it", hint="use attach()")
-        return process.start(self, self._prepare(argv), run, stdin, began=began)
+        return (yield from process.start(self, self._prepare(argv), run, stdin, began=began))
 
     def plan(self, *argv: str) -> Plan:
         """The steps that ``run`` would take on this host. Nothing of them happens; the zygote is started to ask it."""

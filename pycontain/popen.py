@@ -26,7 +26,7 @@ from pycontain.errors import CommandTimeout, InvalidSpec, SandboxError
 from pycontain.kernel.descriptors import pid_of
 from pycontain.pump import Pump
 from pycontain.runtime import engine as engines
-from pycontain.runtime.exchange import BOUNDED, NOTIFY, STDIN, Exchange, Sink, converse
+from pycontain.runtime.exchange import BOUNDED, NOTIFY, STDIN, Exchange, Sink, Wait
 from pycontain.runtime.failure import failure_of
 from pycontain.runtime.log import Log
 from pycontain.runtime.watch import watcher
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from pycontain.process import Completed, Prepared
+    from pycontain.runtime.exchange import Steps
 
     Redirection: TypeAlias = "int | IO[Any] | None"
     """PIPE, DEVNULL or STDOUT of :mod:`subprocess`, a descriptor, a file with one, or None."""
@@ -279,6 +280,43 @@ class Plumbing:
         self.drained.clear()
 
 
+def popen(
+    prepared: Prepared, ident: str, streams: Plumbing, coding: Coding | None, bufsize: int
+) -> Steps[Process[Any]]:
+    """Start a command in the container *ident*; *streams* are no more the caller's."""
+    began = time.monotonic()
+    options = BOUNDED | NOTIFY | (STDIN if streams.has_input else 0)
+    counted = "memory" in prepared.compiled.sandbox.cgroup.controllers
+    log = Log(_KEPT) if prepared.has_terminal else None
+    try:
+        exchange = Exchange(
+            input_=None,
+            limit=0,
+            options=options,
+            counted=counted,
+            given=streams.given,
+            sinks=log.streams if log is not None else None,
+            terminal=log is not None,
+        )
+    except BaseException:
+        streams.close()
+        raise
+    try:
+        exchange.streams.update(streams.drained)
+        streams.drained = {}
+        request = ("exec", ident, process.new_id(), exchange.options, *prepared.wire())
+        process.send(prepared.engine, request, exchange)
+        yield Wait(exchange, None, lambda: exchange.started is not None)
+        error = failure_of(exchange, prepared.plan, prepared.engine)
+        if error is not None:
+            raise error
+    except BaseException:
+        exchange.close()
+        streams.close()
+        raise
+    return Process(prepared.argv, exchange, log, streams, coding, bufsize, began)
+
+
 class Process(Generic[Text]):
     """A command in a running container, with the interface of :class:`subprocess.Popen`. Thread-safe.
 
@@ -288,49 +326,25 @@ class Process(Generic[Text]):
     """
 
     def __init__(
-        self, prepared: Prepared, ident: str, streams: Plumbing, coding: Coding | None, bufsize: int
+        self,
+        argv: tuple[str, ...],
+        exchange: Exchange,
+        log: Log | None,
+        streams: Plumbing,
+        coding: Coding | None,
+        bufsize: int,
+        began: float,
     ) -> None:
-        self.argv = prepared.argv
-        self.args = list(prepared.argv)
-        self._began = time.monotonic()
+        self.argv = argv
+        self.args = list(argv)
+        self.pid = pid_of(exchange.pidfd) if exchange.pidfd >= 0 else -1
+        self._began = began
         self._coding = coding
         self._streams = streams
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._talk: _Communication | None = None
-        options = BOUNDED | NOTIFY | (STDIN if streams.has_input else 0)
-        counted = "memory" in prepared.compiled.sandbox.cgroup.controllers
-        log = Log(_KEPT) if prepared.has_terminal else None
-        try:
-            self._exchange = exchange = Exchange(
-                input_=None,
-                limit=0,
-                options=options,
-                counted=counted,
-                given=streams.given,
-                sinks=log.streams if log is not None else None,
-                terminal=log is not None,
-            )
-        except BaseException:
-            streams.close()
-            raise
-        try:
-            exchange.streams.update(streams.drained)
-            streams.drained = {}
-            process.send(
-                prepared.engine,
-                ("exec", ident, process.new_id(), exchange.options, *prepared.wire()),
-                exchange,
-            )
-            converse(exchange, None, until=lambda: exchange.started is not None)
-            error = failure_of(exchange, prepared.plan, prepared.engine)
-            if error is not None:
-                raise error
-            self.pid = pid_of(exchange.pidfd) if exchange.pidfd >= 0 else -1
-        except BaseException:
-            exchange.close()
-            streams.close()
-            raise
+        self._exchange = exchange
         streams.start()
         self.terminal: Terminal | None = None
         if log is not None:

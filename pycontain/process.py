@@ -17,7 +17,7 @@ import attrs
 
 from pycontain.errors import CommandFailed, CommandTimeout, InvalidSpec, SandboxError
 from pycontain.kernel.descriptors import pid_of
-from pycontain.runtime.exchange import BOUNDED, NOTIFY, PROFILE, Exchange, Expired, converse
+from pycontain.runtime.exchange import BOUNDED, NOTIFY, PROFILE, Exchange, Expired, Wait, carry_out
 from pycontain.runtime.failure import failure_of
 from pycontain.runtime.loading import loading
 from pycontain.runtime.watch import watcher
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pycontain.popen import Plumbing, Process, Redirection
     from pycontain.resources import ProcessStatus, Resources, Stats
     from pycontain.runtime.engine import Engine
+    from pycontain.runtime.exchange import Steps
     from pycontain.runtime.log import Cursor, Log
     from pycontain.sandbox.image import RunnableImage
     from pycontain.sandbox.limits import Disks, Pages
@@ -356,15 +357,15 @@ class Prepared:
         return exchange
 
 
-def run_to_end(prepared: Prepared, run: Run, *, check: bool, began: float) -> Completed[Any]:
-    """Start, wait in this thread, and judge."""
+def run_to_end(prepared: Prepared, run: Run, *, check: bool, began: float) -> Steps[Completed[Any]]:
+    """Start, wait, and judge."""
     ident = new_id()
     wiring = prepared.wiring(ident)
     try:
         options = (PROFILE if run.profile else 0) | (0 if wiring is None else NOTIFY)
         exchange = prepared.begin(run, options, ident)
         try:
-            completed = _converse(exchange, prepared, run, began, wiring)
+            completed = yield from _converse(exchange, prepared, run, began, wiring)
         finally:
             exchange.close()
     finally:
@@ -375,9 +376,13 @@ def run_to_end(prepared: Prepared, run: Run, *, check: bool, began: float) -> Co
 
 def enter_networks(exchange: Exchange, wiring: Wiring | None, deadline: float | None) -> None:
     """Join the container to what *wiring* holds, as soon as there is a process inside."""
+    carry_out(_enter(exchange, wiring, deadline))
+
+
+def _enter(exchange: Exchange, wiring: Wiring | None, deadline: float | None) -> Steps[None]:
     if wiring is None:
         return
-    converse(exchange, deadline, until=lambda: exchange.pidfd >= 0)
+    yield Wait(exchange, deadline, lambda: exchange.pidfd >= 0)
     if not exchange.finished:
         wiring.enter(exchange.pidfd)
 
@@ -397,11 +402,11 @@ def send(engine: Engine, request: tuple[Any, ...], exchange: Exchange) -> None:
 
 def _converse(
     exchange: Exchange, prepared: Prepared, run: Run, began: float, wiring: Wiring | None = None
-) -> Completed[Any]:
+) -> Steps[Completed[Any]]:
     expired, argv = False, prepared.argv
     try:
-        enter_networks(exchange, wiring, run.deadline(began))
-        converse(exchange, run.deadline(began))
+        yield from _enter(exchange, wiring, run.deadline(began))
+        yield Wait(exchange, run.deadline(began))
     except Expired:
         expired = True
     failure = failure_of(exchange, prepared.plan, prepared.engine)
@@ -468,8 +473,10 @@ def _decoded(content: bytes, *, text: bool) -> str | bytes:
     return content.decode(errors="replace") if text else content
 
 
-def start(container: Container, prepared: Prepared, run: Run, stdin: Redirection, *, began: float) -> Running:
-    """Start and return once the payload runs, or raise why it does not."""
+def start(
+    container: Container, prepared: Prepared, run: Run, stdin: Redirection, *, began: float
+) -> Steps[Running]:
+    """Start; the end is when the payload runs, or the error why it does not."""
     with loading:
         from pycontain.runtime.log import Log  # noqa: PLC0415 - run() does without
 
@@ -480,8 +487,8 @@ def start(container: Container, prepared: Prepared, run: Run, stdin: Redirection
     try:
         streams = None if stdin is None else _input_from(stdin)
         exchange = prepared.begin(run, NOTIFY, ident, log, streams)
-        enter_networks(exchange, wiring, None)
-        converse(exchange, None, until=lambda: exchange.started is not None and exchange.pidfd >= 0)
+        yield from _enter(exchange, wiring, None)
+        yield Wait(exchange, None, _begun(exchange))
         error = failure_of(exchange, prepared.plan, prepared.engine)
         if error is not None:
             raise error
@@ -491,6 +498,10 @@ def start(container: Container, prepared: Prepared, run: Run, stdin: Redirection
                 held.close()
         raise
     return Running(container, prepared, exchange, log, streams, ident, began, wiring)
+
+
+def _begun(exchange: Exchange) -> Callable[[], bool]:
+    return lambda: exchange.started is not None and exchange.pidfd >= 0
 
 
 def _both(*acts: Callable[[], None]) -> Callable[[], None]:
@@ -586,9 +597,7 @@ class Running:
         """Wait for the end; after *timeout* seconds raise :class:`CommandTimeout`, and the container goes on."""
         self._require_owner()
         if not self._watched.done.wait(timeout):
-            partial = completed_of(self._exchange, self._prepared.argv, self._began, text=True)
-            partial = attrs.evolve(partial, exit_code=None, signal=None, timed_out=True)
-            raise CommandTimeout(f"{self.name} still runs after {timeout:g} s", result=partial)
+            raise self._still_runs(timeout or 0.0)
         if self._streams is not None:
             self._streams.finish(None)
             error = self._streams.failure()
@@ -598,6 +607,12 @@ class Running:
             if self._completed is None:
                 self._completed = completed_of(self._exchange, self._prepared.argv, self._began, text=True)
         return self._completed
+
+    def _still_runs(self, timeout: float) -> CommandTimeout:
+        """The error of a wait that took *timeout* seconds."""
+        partial = completed_of(self._exchange, self._prepared.argv, self._began, text=True)
+        partial = attrs.evolve(partial, exit_code=None, signal=None, timed_out=True)
+        return CommandTimeout(f"{self.name} still runs after {timeout:g} s", result=partial)
 
     def kill(self, signal: str | int = "SIGKILL") -> None:
         """Send *signal* to the payload, SIGKILL to the whole container. Without effect when it has exited."""
@@ -1042,24 +1057,56 @@ class Running:
         own, and ``stdout`` is what that showed. The rest is as in ``run``.
         A container that is paused executes nothing.
         """
+        return carry_out(
+            self._exec(
+                argv,
+                input_=input,
+                timeout=timeout,
+                check=check,
+                text=text,
+                max_output=max_output,
+                env=env,
+                user=user,
+                workdir=workdir,
+                tty=tty,
+                bounded=timeout is not None,
+            )
+        )
+
+    def _exec(
+        self,
+        argv: tuple[str, ...],
+        *,
+        input_: str | bytes | None,
+        timeout: float | None,
+        check: bool,
+        text: bool,
+        max_output: str | int,
+        env: Mapping[str, str] | None,
+        user: str | int | None,
+        workdir: str | None,
+        tty: bool,
+        bounded: bool,
+    ) -> Steps[Completed[Any]]:
+        """What :meth:`exec` does. *bounded*: it may have to end before it does so by itself."""
         began = time.monotonic()
         self._require_owner()
         run = Run.parse(
-            input_=input,
+            input_=input_,
             timeout=timeout,
             text=text,
             max_output=max_output,
             most=self._container.spec.output,
         )
         prepared = self._prepare_command(argv, env, user, workdir, tty=tty)
-        options = 0 if run.timeout is None else BOUNDED
+        options = BOUNDED if bounded else 0
         counted = "memory" in prepared.compiled.sandbox.cgroup.controllers
         exchange = Exchange(
             input_=run.input, limit=run.max_output, options=options, counted=counted, terminal=tty
         )
         try:
             send(prepared.engine, ("exec", self.id, new_id(), exchange.options, *prepared.wire()), exchange)
-            completed = _converse(exchange, prepared, run, began)
+            completed = yield from _converse(exchange, prepared, run, began)
         finally:
             exchange.close()
         return completed.check() if check else completed
@@ -1136,17 +1183,52 @@ class Running:
         no input. They are bytes, or with *text* or an *encoding* str: UTF-8, and newlines stay. With *tty* the command has a
         terminal instead, ``Process.terminal``. The rest is as in ``exec``.
         """
+        return carry_out(
+            self._popen(
+                argv,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                bufsize=bufsize,
+                text=text,
+                encoding=encoding,
+                errors=errors,
+                env=env,
+                user=user,
+                workdir=workdir,
+                tty=tty,
+            )
+        )
+
+    def _popen(
+        self,
+        argv: tuple[str, ...],
+        *,
+        stdin: Redirection,
+        stdout: Redirection,
+        stderr: Redirection,
+        bufsize: int,
+        text: bool,
+        encoding: str | None,
+        errors: str | None,
+        env: Mapping[str, str] | None,
+        user: str | int | None,
+        workdir: str | None,
+        tty: bool,
+    ) -> Steps[Process[Any]]:
+        """What :meth:`popen` does."""
         self._require_owner()
         prepared = self._prepare_command(argv, env, user, workdir, tty=tty)
         with loading:
-            from pycontain.popen import Coding, Plumbing, Process  # noqa: PLC0415 - for those who use it
+            from pycontain.popen import Coding, Plumbing, popen  # noqa: PLC0415 - for those who use it
 
         coding = Coding.parse(encoding, errors) if text or encoding or errors else None
         if tty:
             if (stdin, stdout, stderr, coding) != (None, None, None, None):
                 raise InvalidSpec("a command with a terminal has no other streams", hint="use its .terminal")
-            return Process(prepared, self.id, Plumbing(), None, -1)
-        return Process(prepared, self.id, Plumbing.of_all(stdin, stdout, stderr), coding, bufsize)
+            return (yield from popen(prepared, self.id, Plumbing(), None, -1))
+        streams = Plumbing.of_all(stdin, stdout, stderr)
+        return (yield from popen(prepared, self.id, streams, coding, bufsize))
 
     def _prepare_command(
         self,

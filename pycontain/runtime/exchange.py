@@ -2,6 +2,9 @@
 
 An :class:`Exchange` does no waiting itself. :func:`converse` waits for one in the calling thread, which is what
 ``run`` and ``exec`` need; :mod:`pycontain.runtime.watch` waits for all that were started, in one thread.
+
+What has to be done for a command before, between and after its waits is a generator of :class:`Wait`: :func:`carry_out` does it
+in the calling thread, and an event loop may do the waiting instead.
 """
 
 from __future__ import annotations
@@ -14,16 +17,19 @@ import select
 import signal
 import socket
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pycontain.kernel import descriptors
 from pycontain.runtime import engine as engines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
+    from typing import TypeAlias
+
+Given = TypeVar("Given")
 
 _CHUNK = 1 << 16
-_LAST_WORDS = 10.0  # how long a killed container may take to be gone before that is an error of the host
+LAST_WORDS = 10.0  # how long a killed container may take to be gone before that is an error of the host
 _IN, _OUT = select.POLLIN | select.POLLHUP | select.POLLERR, select.POLLOUT | select.POLLHUP | select.POLLERR
 
 # Bits of a request's options, as pycontain.runtime.zygote reads them: BOUNDED is a command that has a timeout.
@@ -321,14 +327,53 @@ def converse(exchange: Exchange, deadline: float | None, until: Callable[[], boo
                 exchange.attend(fd)
             if not ready and not exchange.finished:
                 if expired:
-                    raise OSError(errno.EBUSY, "the container does not end although it was killed")
-                expired, deadline = True, time.monotonic() + _LAST_WORDS
+                    raise undying()
+                expired, deadline = True, time.monotonic() + LAST_WORDS
                 exchange.command("end")
     except BaseException:
         exchange.command("end")
         raise
     if expired:
         raise Expired
+
+
+def undying() -> OSError:
+    """What was killed is still there."""
+    return OSError(errno.EBUSY, "the container does not end although it was killed")
+
+
+class Wait:
+    """What is to be waited for, with the arguments of :func:`converse`."""
+
+    __slots__ = ("deadline", "exchange", "until")
+
+    def __init__(
+        self, exchange: Exchange, deadline: float | None = None, until: Callable[[], bool] | None = None
+    ) -> None:
+        self.exchange = exchange
+        self.deadline = deadline
+        self.until = until
+
+
+if TYPE_CHECKING:
+    Steps: TypeAlias = Generator[Wait, None, Given]
+    """What is done for a command; it stands still at each wait, and is told of the error when that ends with one."""
+
+
+def carry_out(steps: Steps[Given]) -> Given:
+    """The result of *steps*, all of whose waiting is done in this thread."""
+    try:
+        wait = next(steps)
+        while True:
+            try:
+                converse(wait.exchange, wait.deadline, wait.until)
+            except BaseException as error:  # noqa: BLE001 - the steps let it through when they have tidied up
+                wait = steps.throw(error)
+            else:
+                wait = next(steps)
+    except StopIteration as end:
+        result: Given = end.value
+        return result
 
 
 def _register(poll: select.poll, registered: dict[int, int], wanted: dict[int, int]) -> None:

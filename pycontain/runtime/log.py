@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from pycontain.runtime.exchange import Sink
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TypeAlias
 
     Record: TypeAlias = "tuple[float, int, bytes]"
@@ -38,6 +39,7 @@ class Log:
         self.streams = LoggedSink(self, 0), LoggedSink(self, 1)
         self._most = max(limit, _LEAST)
         self._changed = threading.Condition(threading.Lock())
+        self._listeners: list[Callable[[], object]] = []
         self._records: list[Record] = []
         self._gone = 0  # how many of them have been dropped, and are still in the list
         self._first = 0  # the number of the first that has not
@@ -54,7 +56,7 @@ class Log:
             self._size += len(chunk) + _OVERHEAD
             if self._size > self._most:
                 self._drop()
-            self._changed.notify_all()
+            self._tell()
 
     def _drop(self) -> None:
         while self._size > self._most:
@@ -73,7 +75,22 @@ class Log:
         """Nothing more comes. Safe to repeat."""
         with self._changed:
             self.ended = True
-            self._changed.notify_all()
+            self._tell()
+
+    def _tell(self) -> None:
+        self._changed.notify_all()
+        for tell in self._listeners:
+            tell()
+
+    def listen(self, tell: Callable[[], object]) -> None:
+        """Have *tell* called whenever there is news, in the thread that brings it. It may neither wait nor raise."""
+        with self._changed:
+            self._listeners.append(tell)
+
+    def unlisten(self, tell: Callable[[], object]) -> None:
+        """No more of that."""
+        with self._changed:
+            self._listeners.remove(tell)
 
     def cursor(self) -> Cursor:
         """A place at the oldest record that is there."""

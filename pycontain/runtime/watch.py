@@ -28,6 +28,7 @@ class Watched:
         self.begun = threading.Event()
         self.done = threading.Event()
         self.registered: dict[int, int] = {}
+        self.listeners: list[Callable[[], object]] = []
 
     def finish(self) -> None:
         """Nothing more comes, and the descriptors are let go of. Safe to repeat."""
@@ -35,6 +36,9 @@ class Watched:
         if self._ended is not None:
             self._ended()
         self.done.set()
+        listeners, self.listeners = self.listeners, []
+        for tell in listeners:
+            tell()
 
 
 class Watcher:
@@ -81,6 +85,19 @@ class Watcher:
         """The master of its terminal, which the caller closes; -1 when there is none any more."""
         with self._lock:
             return -1 if watched.exchange.terminal < 0 else os.dup(watched.exchange.terminal)
+
+    def listen(self, watched: Watched, tell: Callable[[], object]) -> None:
+        """Have *tell* called once the exchange is finished, at once when it is. It may neither wait nor raise."""
+        with self._lock:
+            if not watched.done.is_set():
+                watched.listeners.append(tell)
+                return
+        tell()
+
+    def unlisten(self, watched: Watched, tell: Callable[[], object]) -> None:
+        """Nobody is to be told any more."""
+        with self._lock, contextlib.suppress(ValueError):
+            watched.listeners.remove(tell)
 
     def command(self, watched: Watched, *message: Any) -> None:
         """Send a command through the exchange's channel."""
