@@ -7,10 +7,9 @@ BOX = Container("host:").hostname("test-box")
 
 
 @pytest.fixture
-def box():
+def box(container):
     """A container that runs until the test is over."""
-    with BOX.start("sleep", "infinity") as running:
-        yield running
+    return container(BOX, "sleep", "infinity")
 
 
 def test_a_backup_can_be_unpacked(box):
@@ -29,12 +28,28 @@ def test_a_failure_says_what_was_printed(box):
     assert "disk on fire" in str(caught.value.__notes__)
 
 
+SERVER = """
+import socketserver
+class Shout(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.wfile.write(self.rfile.readline().upper())
+socketserver.TCPServer(("127.0.0.1", 7000), Shout).serve_forever()
+"""
+
+
+def test_the_server_answers(container):
+    server = container("host:", "python3", "-c", SERVER).wait_for(port=7000)
+    with server.connect(7000) as connection:
+        connection.sendall(b"hello\n")
+        assert connection.recv(100) == b"HELLO\n"
+
+
 @pytest.fixture(scope="module")
-def repository():
+def repository(module_container):
     """A directory with one file in it, in a container that lives as long as the module."""
-    with BOX.env(HOME="/home/dev").tmpfs("/home/dev").start("sleep", "infinity") as running:
-        running.exec("sh", "-c", "echo one > ~/file", check=True)
-        yield running
+    running = module_container(BOX.env(HOME="/home/dev").tmpfs("/home/dev"), "sleep", "infinity")
+    running.exec("sh", "-c", "echo one > ~/file", check=True)
+    return running
 
 
 @pytest.mark.parametrize("word", ["one", "file"])

@@ -167,3 +167,14 @@ def test_the_zygote_stays_small():
     """What the engine has its interpreter do, up to the call of main(), and what that imports."""
     program = engine._PROGRAM.rpartition("main(")[0] + "import pycontain.runtime.zygote"
     assert loaded_by(program, "root", "/nonexistent", *PATH) & NOT_FOR_THE_ZYGOTE == set()
+
+
+def test_the_pytest_plugin_loads_nothing_of_ours_until_it_is_used():
+    """Whoever has pycontain installed pays for it in every run of pytest."""
+    program = (
+        "import sys; sys.path += sys.argv[1:]; import pytest; before = set(sys.modules); "
+        "import pycontain.pytest_plugin; print(*set(sys.modules) - before); sys.exit()"
+    )
+    command = [sys.executable, "-I", "-S", "-c", program, *PATH]
+    loaded = set(subprocess.run(command, capture_output=True, check=True, text=True).stdout.split())
+    assert loaded == {"pycontain", "pycontain.pytest_plugin"}
