@@ -442,6 +442,7 @@ class Store(_Store):
         *,
         max_bytes: int | None = None,
         unused_for: float | None = None,
+        build_caches: bool = False,
         dry_run: bool = False,
         remove_tree: Callable[[str], object] | None = None,
         timeout: float | None = None,
@@ -451,6 +452,7 @@ class Store(_Store):
             return super().gc(
                 max_bytes=max_bytes,
                 unused_for=unused_for,
+                build_caches=build_caches,
                 dry_run=dry_run,
                 remove_tree=remove_tree or remover.remove_tree,
                 timeout=timeout,

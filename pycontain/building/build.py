@@ -16,7 +16,9 @@ from pycontain.dockerfile.graph import recipe_of
 from pycontain.dockerfile.parser import parse
 from pycontain.errors import BuildError, InvalidSpec
 from pycontain.image import Image, image_of, name_of
+from pycontain.lowering import control_group
 from pycontain.oci.reference import Reference
+from pycontain.process import Run
 from pycontain.runnable import platform_of
 from pycontain.runtime.engine import engine
 from pycontain.store.builds import Built
@@ -51,6 +53,10 @@ def build(
     progress: bool | Callable[[BuildProgress], object] = False,
     pull: str = "missing",
     labels: Mapping[str, str] | None = None,
+    memory: str | int | None = None,
+    cpus: float | None = None,
+    pids: int | None = None,
+    run_timeout: float | None = None,
     store: Store | None = None,
 ) -> Image:
     r"""Build the image that a Dockerfile describes, and give it. Each RUN is a container of ours.
@@ -59,7 +65,8 @@ def build(
     stage (the last one by default), needs is built. *args* are build arguments, *secrets* what ``RUN --mount=type=secret`` shows by
     id, *ssh* sockets of agents by id. *tags* name the image; without one it gets a name from its digest. *network* is what RUN reaches,
     as :meth:`Container.network` has it. Layers are cached in the store; *no_cache* makes all of them anew, and *cache_from* names images
-    that were built before. *pull* as for :meth:`Container.pull`. *progress* is called with each :class:`BuildProgress`, or True prints.
+    that were built before. *pull* as for :meth:`Container.pull`. *memory*, *cpus* and *pids* limit each RUN as
+    :meth:`Container.limits` says, and one that takes longer than *run_timeout* seconds is killed. *progress* is called with each :class:`BuildProgress`, or True prints.
 
     :class:`DockerfileError` for what the Dockerfile says, :class:`InstructionFailed` for what went wrong when it was done. Then no name
     has changed, and layers that were made stay in the cache.
@@ -76,12 +83,16 @@ def build(
     given = _texts("args", args)
     references = tuple(map(Reference.parse, (tags,) if isinstance(tags, str) else tags))
     platforms = _platforms(wanted, platform_of(None), target)
-    container_of({}, network)  # which refuses a network that there is not
+    timeout = Run.parse(input_=None, timeout=run_timeout, text=True, max_output=0).timeout
+    box = container_of({}, network)  # which refuses a network that there is not
+    if (memory, cpus, pids) != (None, None, None):
+        box = box.limits(memory=memory, cpus=cpus, pids=pids)
     document = parse(content)
     recipe = recipe_of(document, given, platforms)
     order = recipe.order(recipe.target(target))
     store = store or Store.default()
     running = engine()
+    control_group(box.spec, running)  # which refuses limits that this host cannot keep
     with store.lease() as lease, Unpacking(running) as unpacking:
         session = Session(
             running,
@@ -94,6 +105,8 @@ def build(
             {name: _bytes(value) for name, value in (secrets or {}).items()},
             dict(ssh or {}),
             network,
+            box.spec.limits,
+            timeout,
             pull,
             no_cache,
             _epoch(given),

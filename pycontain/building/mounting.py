@@ -1,14 +1,18 @@
 """``RUN --mount``: what a RUN has beside the image, and nobody afterwards.
 
 A cache is a folder of the store that outlives builds, and is in no layer and no key. A bind is a copy of what was there, so that
-nothing changes below a RUN and what it writes there is thrown away. A secret is in memory for the payload's user only; of it nothing
-is written down but its id.
+nothing changes below a RUN and what it writes there is thrown away. A secret is in memory for one user only; of it nothing
+is written down but its id. Of an agent there is a socket of ours that leads to it: ssh-agent(1) talks to nobody but its own user,
+whom the owner is, and who a RUN in a user namespace is not.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import re
+import socket
 import stat
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,11 +23,13 @@ from pycontain.building import copy as copies
 from pycontain.container import Container
 from pycontain.dockerfile.instructions import check_mount
 from pycontain.errors import DockerfileError
+from pycontain.runtime.forward import forwarder
+from pycontain.sandbox.host import IdRange
 from pycontain.sandbox.paths import HostPath, RootPath
 from pycontain.sandbox.size import parse_size
 from pycontain.sandbox.spec import File, Secret
 from pycontain.sandbox.spec import Mount as Bind
-from pycontain.store.locks import Lock
+from pycontain.store.cache_mounts import CacheMounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,6 +41,9 @@ if TYPE_CHECKING:
 _SECRETS = "/run/secrets"
 _AGENT = "/run/buildkit/ssh_agent"
 _KERNEL_TREES = ("/proc/", "/sys/")
+_ALL_IDS = (IdRange(0, 0, 1 << 16),)  # of a user namespace of ours
+_MODE = re.compile("[0-7]{1,4}")
+_LONGEST_SOCKET = 107  # bytes of its path, unix(7)
 _TARGET = ("target", "dst", "destination")
 _SOURCE = ("source", "src")
 _READ_ONLY = ("readonly", "ro")
@@ -48,6 +57,7 @@ class Mounts:
     key: list[Any] = attrs.field(factory=list)
     env: dict[str, str] = attrs.field(factory=dict)
     adds: list[Callable[[Container], Container]] = attrs.field(factory=list)
+    alone: set[str] = attrs.field(factory=set)  # caches that nobody else may use meanwhile
 
     def add_to(self, box: Container) -> Container:
         """*box* with all of it."""
@@ -76,6 +86,9 @@ def mounts_of(site: Site, one: said.Run) -> Iterator[Mounts]:
                 raise
             except ValueError as error:
                 raise place.refuse(str(error)) from None
+        # In one order, so that no two wait for each other.
+        for name in sorted(made.alone):
+            stack.enter_context(CacheMounts(site.session.store.folder).alone(name))
         yield made
 
 
@@ -110,17 +123,32 @@ class _Place:
     def mode(self, default: int) -> int:
         """The option mode=."""
         text = self.mount.get("mode", default=f"{default:o}")
-        try:
-            return int(text, 8)
-        except ValueError:
-            raise self.refuse(f"mode={text} is no octal number") from None
+        if not _MODE.fullmatch(text):
+            raise self.refuse(f"mode={text} is no octal number of at most 7777")
+        return int(text, 8)
 
-    def owner(self) -> tuple[int, int]:
-        """The options uid= and gid=."""
-        texts = self.mount.get("uid", default="0"), self.mount.get("gid", default="0")
-        if not all(text.isdigit() for text in texts):
+    def owner(self) -> tuple[int, int] | None:
+        """The options uid= and gid=; None when there is neither."""
+        texts = self.mount.get("uid"), self.mount.get("gid")
+        if texts == ("", ""):
+            return None
+        if not all(text.isascii() and text.isdecimal() for text in texts if text):
             raise self.refuse("uid= and gid= are numbers")
-        return int(texts[0]), int(texts[1])
+        uid, gid = (int(text or "0") for text in texts)
+        host = self.site.session.engine.facts
+        if host.single_id and (uid, gid) != (0, 0):
+            raise self.refuse(
+                "uid= and gid= need subordinate ids, and this user has one id",
+                "leave them out, or see pycontain.doctor() for how to get more",
+            )
+        for name, number, ranges in (("uid", uid, host.uid_map), ("gid", gid, host.gid_map)):
+            if not any(each.inside <= number < each.inside + each.count for each in ranges or _ALL_IDS):
+                raise self.refuse(f"{name}={number} is not among the ids of a container here")
+        return uid, gid
+
+    def give(self, folder: str, name: str, owner: tuple[int, int], mode: int) -> None:
+        """Give *name* in the host's *folder*, or the folder itself, to an *owner* of the container."""
+        self.site.session.unpacking.unpacker.give(folder, name, *owner, mode)
 
     def bind(self, source: str, *, read_only: bool) -> None:
         """Show the host's *source*."""
@@ -149,7 +177,8 @@ def _secret(place: _Place) -> None:
     if not ident:
         raise place.refuse("a secret has neither id nor target", "write --mount=type=secret,id=NAME")
     name, target = mount.get("env"), mount.get(*_TARGET)
-    place.made.key.append(["secret", ident, target, name])
+    owner, mode = place.owner(), place.mode(0o400)
+    place.made.key.append(["secret", ident, target, name, owner, mode])
     value = place.site.session.secret(ident)
     if value is None:
         if mount.is_set("required"):
@@ -164,7 +193,7 @@ def _secret(place: _Place) -> None:
         place.made.adds.append(lambda box: box.env({name: text}))
     if target or not name:
         path = RootPath.parse(place.target if target else f"{_SECRETS}/{ident}")
-        file = File(path, Secret(value), place.mode(0o400))
+        file = File(path, Secret(value), mode, owner)
         place.made.adds.append(lambda box: _with(box, files=(*box.spec.files, file)))
 
 
@@ -173,18 +202,42 @@ def _ssh(place: _Place) -> None:
     path = place.site.session.ssh.get(ident)
     number = sum(1 for key in place.made.key if key[0] == "ssh")
     target = place.mount.get(*_TARGET) or f"{_AGENT}.{number}"
-    place.made.key.append(["ssh", ident, target])
+    owner, mode = place.owner() or (0, 0), place.mode(0o600)
+    place.made.key.append(["ssh", ident, target, owner, mode])
     if path is None:
         if place.mount.is_set("required"):
             raise place.refuse(
                 f"the agent {ident} was not given", f"build(…, ssh={{{ident!r}: SOCKET}}), or --ssh {ident}"
             )
         return
-    if not stat.S_ISSOCK(os.stat(path).st_mode):
+    path = os.path.abspath(path)
+    if not stat.S_ISSOCK(os.stat(path).st_mode) or len(os.fsencode(path)) > _LONGEST_SOCKET:
         raise place.refuse(f"{path} is no socket of an agent")
-    mount = Bind(HostPath.parse(os.path.abspath(path)), RootPath.parse(target), read_only=False)
+    folder = _gate(place, path)
+    place.give(folder, "agent", owner, mode)
+    mount = Bind(HostPath.parse(f"{folder}/agent"), RootPath.parse(target), read_only=False)
     place.made.env["SSH_AUTH_SOCK"] = target
     place.made.adds.append(lambda box: _with(box, mounts=(*box.spec.mounts, mount)))
+
+
+def _gate(place: _Place, path: str) -> str:
+    """A folder with a socket ``agent`` that leads to the one at *path*, for the time of the RUN."""
+    session = place.site.session
+    folder = session.engine.new_tree()
+    place.stack.callback(session.unpacking.unpacker.remove_tree, folder)
+    bound = socket.socket(socket.AF_UNIX)
+    near = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        bound.bind(f"/proc/self/fd/{near}/agent")  # the folder's own name may be longer than an address
+        bound.listen()
+    except BaseException:
+        bound.close()
+        raise
+    finally:
+        os.close(near)
+    gate = forwarder().open(bound, lambda tries: None if tries else (socket.socket(socket.AF_UNIX), path))
+    place.stack.callback(forwarder().close, gate)
+    return folder
 
 
 def _cache(place: _Place) -> None:
@@ -194,45 +247,35 @@ def _cache(place: _Place) -> None:
     place.made.key.append(["cache", ident, place.target])
     if mount.get("from") or mount.get(*_SOURCE):
         raise place.refuse("a cache cannot begin with the content of something else here", "copy it in RUN")
-    uid, gid = place.owner()
+    uid, gid = owner = place.owner() or (0, 0)
+    mode = place.mode(0o755)
     name = hashlib.sha256(f"{session.unpacking.kind.value} {uid} {gid} {ident}".encode()).hexdigest()[:32]
-    folder = f"{session.store.folder.own}/build-caches"
-    os.makedirs(folder, 0o700, exist_ok=True)
-    path = f"{folder}/{name}"
+    caches = CacheMounts(session.store.folder)
     if sharing == "locked":
-        place.stack.callback(Lock.take(f"{path}.lock").release)
+        place.made.alone.add(name)
     elif sharing == "private":
-        path = _free(path, place.stack)
-    _make(place, path, uid, gid)
+        name = _free(caches, name, place.stack)
+
+    def make(path: str) -> None:
+        os.mkdir(path, 0o700)
+        try:
+            place.give(path, "", owner, mode)
+        except BaseException:
+            os.rmdir(path)
+            raise
+
+    path = place.stack.enter_context(caches.use(name, make))
     place.bind(path, read_only=mount.is_set(*_READ_ONLY))
 
 
-def _free(path: str, stack: ExitStack) -> str:
+def _free(caches: CacheMounts, name: str, stack: ExitStack) -> str:
     """The first of the folders of a cache that nobody else is using."""
-    number = 0
-    while True:
-        lock = Lock.try_take(f"{path}-{number}.lock")
+    for number in itertools.count():
+        lock = caches.try_alone(f"{name}-{number}")
         if lock:
             stack.callback(lock.release)
-            return f"{path}-{number}"
-        number += 1
-
-
-def _make(place: _Place, path: str, uid: int, gid: int) -> None:
-    mode = place.mode(0o755)
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        return
-    os.chmod(path, mode)
-    if (uid, gid) == (0, 0):
-        return
-    if place.site.session.engine.facts.rootless:
-        os.rmdir(path)
-        raise place.refuse(
-            "a cache of another user than root can only be made by root", "leave uid= and gid= out"
-        )
-    os.chown(path, uid, gid)
+            break
+    return f"{name}-{number}"
 
 
 def _bind(place: _Place) -> None:

@@ -15,8 +15,9 @@ from pycontain.errors import PycontainError
 from pycontain.oci.source import HostImage
 from pycontain.process import Run, completed_of, enter_networks, new_id
 from pycontain.runnable import runnable_of
-from pycontain.runtime.exchange import KEEP, NOTIFY, Sink, converse
+from pycontain.runtime.exchange import KEEP, NOTIFY, Expired, Sink, converse
 from pycontain.runtime.failure import failure_of
+from pycontain.sandbox.limits import NO_LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pycontain.building.state import State
     from pycontain.process import Completed, Prepared
     from pycontain.runtime.unpack import Unpacker
+    from pycontain.sandbox.limits import Limits
     from pycontain.store.builds import Built
     from pycontain.transfer import Unpacking
 
@@ -81,9 +83,11 @@ class _Kept(WritableLayer):
         return (*self._lower(), self._whiteouts(), self.mounted, first, True, self.newest)
 
 
-def container_of(env: dict[str, str], network: str) -> Container:
+def container_of(env: dict[str, str], network: str, limits: Limits = NO_LIMITS) -> Container:
     """The container of a RUN, before its mounts."""
-    box = Container(ContainerSpec(HostImage())).entrypoint().network(network)  # the image is given apart
+    box = (
+        Container(ContainerSpec(HostImage(), limits=limits)).entrypoint().network(network)
+    )  # the image is given apart
     return box.env(env) if env else box
 
 
@@ -115,7 +119,7 @@ def run(
             session.unpacking,
         )
         layer: list[Built] = []
-        if completed.ok:
+        if completed.ok and not completed.timed_out:
             with written.tar() as chunks:
                 layer.append(session.store_layer(chunks))
     finally:
@@ -136,7 +140,9 @@ def _mounted(box: Container) -> tuple[str, ...]:
 
 def _run(session: Session, prepared: Prepared, ident: str, tell: Callable[[str], object]) -> Completed[str]:
     began = time.monotonic()
+    deadline = None if session.timeout is None else began + session.timeout
     sinks = _Tail(tell), _Tail(tell)
+    expired = False
     wiring = prepared.wiring(ident)
     try:
         options = KEEP | (0 if wiring is None else NOTIFY)
@@ -144,9 +150,12 @@ def _run(session: Session, prepared: Prepared, ident: str, tell: Callable[[str],
             Run(None, None, True, _MOST_OUTPUT), options, ident, cast("Any", _Streams(sinks))
         )
         try:
-            enter_networks(exchange, wiring, None)
-            with session.stopping(lambda: exchange.command("end")):
-                converse(exchange, None)
+            try:
+                with session.stopping(lambda: exchange.command("end")):
+                    enter_networks(exchange, wiring, deadline)
+                    converse(exchange, deadline)
+            except Expired:
+                expired = True
             session.go_on()
         finally:
             exchange.close()
@@ -158,4 +167,4 @@ def _run(session: Session, prepared: Prepared, ident: str, tell: Callable[[str],
     failure = failure_of(exchange, prepared.plan, prepared.engine)
     if failure is not None:
         raise failure
-    return completed_of(exchange, prepared.argv, began, text=True)
+    return completed_of(exchange, prepared.argv, began, text=True, timed_out=expired)

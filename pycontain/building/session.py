@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pycontain.building.state import State
     from pycontain.oci.platform import Platform
     from pycontain.runtime.engine import Engine
+    from pycontain.sandbox.limits import Limits
     from pycontain.store.leases import Lease
     from pycontain.store.store import Store
     from pycontain.transfer import Found, Unpacking
@@ -67,6 +68,8 @@ class Session:
     secrets: Mapping[str, bytes] = attrs.field(repr=False)
     ssh: Mapping[str, str]
     network: str
+    limits: Limits
+    timeout: float | None
     policy: str
     no_cache: bool
     epoch: int | None

@@ -352,7 +352,7 @@ class Site:
             if self._cached(one, key, text):
                 return
             refuse_platform(self.state.config.platform)
-            box = container_of({**arguments, **scope.proxies, **mounts.env}, network)
+            box = container_of({**arguments, **scope.proxies, **mounts.env}, network, session.limits)
             for path, content in scripts:
                 box = box.file(path, content, mode=0o755)
             box = mounts.add_to(box)
@@ -366,6 +366,9 @@ class Site:
         except CommandNotFound as error:
             hint = f"the image has no {argv[0]}"
             raise self._failed(one, f"{error}", error.with_hint(hint)) from error
+        if completed.timed_out:
+            took = f"RUN did not end within {self.session.timeout:g} s and was killed"
+            raise self._failed(one, took, None, completed)
         if not completed.ok:
             how = (
                 f"exit code {completed.exit_code}"
@@ -373,6 +376,8 @@ class Site:
                 else f"signal {completed.signal}"
             )
             failed = self._failed(one, f"RUN ended with {how}", None, completed)
+            if completed.oom_killed:
+                failed.add_note("it reached the limit on memory; give it more: build(…, memory=…)")
             if box.spec.networking.mode == "none":
                 failed.add_note('it could reach no network; when it needs one, build with network="private"')
             raise failed

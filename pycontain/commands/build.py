@@ -36,6 +36,12 @@ def parser() -> Parser:
     made.add_argument(
         "--network", default="none", metavar="MODE", help="what RUN reaches: none, private, host"
     )
+    made.add_argument("-m", "--memory", metavar="SIZE", help="the most that a RUN may use, such as 1G")
+    made.add_argument("--cpus", type=float, metavar="NUMBER", help="the processors that a RUN may use")
+    made.add_argument(
+        "--pids-limit", type=int, metavar="NUMBER", help="the most processes and threads of a RUN"
+    )
+    made.add_argument("--run-timeout", type=float, metavar="SECONDS", help="kill a RUN that takes longer")
     made.add_argument(
         "--pull", action="store_true", help="ask the registry for base images that are here already"
     )
@@ -60,6 +66,10 @@ def act(options: argparse.Namespace) -> int:
         progress=not options.quiet,
         pull="always" if options.pull else "missing",
         labels=dict(map(_label, options.label)),
+        memory=options.memory,
+        cpus=options.cpus,
+        pids=options.pids_limit,
+        run_timeout=options.run_timeout,
     )
     sys.stdout.write(f"{image.id}\n")
     return 0

@@ -35,6 +35,9 @@ def parser() -> Parser:
     prune.add_argument(
         "--unused-for", metavar="DAYS", type=float, help="forget what was not used for so long"
     )
+    prune.add_argument(
+        "--build-caches", action="store_true", help="forget what RUN --mount=type=cache has kept"
+    )
     prune.add_argument("--dry-run", action="store_true", help="only say what would go")
     return made
 
@@ -70,12 +73,16 @@ def _prune(store: Store, options: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(f"--max-bytes: {error}") from error
     unused = None if options.unused_for is None else options.unused_for * _DAY
-    freed = store.gc(max_bytes=limit, unused_for=unused, dry_run=options.dry_run)
+    freed = store.gc(
+        max_bytes=limit, unused_for=unused, build_caches=options.build_caches, dry_run=options.dry_run
+    )
     would = "would be " if freed.dry_run else ""
     sys.stdout.writelines(f"{would}forgotten: {name}\n" for name in freed.images)
     sys.stdout.write(
         f"{would}freed: {size_text(freed.bytes)} in {len(freed.blobs)} blobs and {len(freed.snapshots)} layers\n"
     )
+    if freed.build_caches:
+        sys.stdout.write(f"{would}freed: {freed.build_caches} caches of builds\n")
     return 0
 
 

@@ -481,6 +481,7 @@ def install_file(  # noqa: D103 - as the step says
     read_only: bool,  # noqa: FBT001 - as above
     secret: bool,  # noqa: FBT001 - as above
     parents: bool = True,  # noqa: FBT001, FBT002 - as above
+    owner: Sequence[int] = (),
 ) -> None:
     del size  # for the reader of the plan
     if not parents:
@@ -489,6 +490,8 @@ def install_file(  # noqa: D103 - as the step says
     child.installed += 1
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=child.files)
     _write_all(fd, _content(child, content, place))
+    if owner:
+        os.fchown(fd, *owner)
     if secret:
         child.secrets.append(fd)  # to be given to the payload's user, who is not known yet
     else:

@@ -150,6 +150,10 @@ class Unpacker:
         size, entries = self._ask("measure", target)
         return size, entries
 
+    def give(self, folder: str, name: str, uid: int, gid: int, mode: int) -> None:
+        """Give *name* in the directory *folder*, or without one the directory, an owner and a mode; no link is followed."""
+        self._ask("give", folder, name, uid, gid, mode)
+
     def begin(self, act: str, target: str, *arguments: Any, fds: tuple[int, ...] = ()) -> BinaryIO:
         """Have it do one of its acts, and return what :meth:`finish` reads and the caller closes."""
         report, write_end = os.pipe2(os.O_CLOEXEC)
@@ -432,6 +436,14 @@ def _fill(
     return ("done",)
 
 
+def _give(last_capability: int, target: str, name: str, uid: int, gid: int, mode: int) -> tuple[Any, ...]:
+    _confine(last_capability, target)
+    given = os.open(f"{_TREE}/{name}", os.O_PATH | os.O_NOFOLLOW)
+    os.chown(f"/proc/self/fd/{given}", uid, gid)
+    os.chmod(f"/proc/self/fd/{given}", mode)
+    return ("done",)
+
+
 def _measure(last_capability: int, target: str) -> tuple[Any, ...]:
     from pycontain.runtime import filling  # noqa: PLC0415 - as above
 
@@ -460,6 +472,7 @@ _ACTS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "empty": _empty,
     "changes": _changes,
     "fill": _fill,
+    "give": _give,
     "measure": _measure,
 }
 

@@ -511,15 +511,15 @@ def files(spec: SandboxSpec) -> Iterator[Step]:
             tolerate=(errno.ENOENT,),  # an image without apt
         )
     for place, file in enumerate(spec.files):
-        secret = file.path.startswith("/run/secrets/")
         yield InstallFile(
             file.path,
             len(file.reveal()),
             place,
             file.mode,
-            read_only=secret,
-            secret=secret,
-            because=".secret()" if secret else ".file()",
+            read_only=file.secret,
+            secret=file.secret and file.owner is None,
+            owner=file.owner or (),
+            because=".secret()" if file.secret else ".file()",
         )
 
 

@@ -86,5 +86,5 @@ def rules(spec: SandboxSpec, version: int) -> Iterator[tuple[RootPath, frozenset
     for device in spec.devices:
         yield device.target, everything
     for file in spec.files:
-        if not file.path.startswith("/run/secrets/"):
+        if not file.secret:
             yield file.path, plain

@@ -113,13 +113,19 @@ class Tmpfs:
 
 @attrs.frozen
 class File:
-    """Content that is installed and is not part of the image."""
+    """Content that is installed and is not part of the image. A secret without an *owner* is the payload's user's."""
 
     path: RootPath
     content: bytes | Secret = attrs.field(
         repr=lambda value: repr(value) if isinstance(value, Secret) else f"<{len(value)} bytes>"
     )
     mode: int = 0o644
+    owner: tuple[int, int] | None = None
+
+    @property
+    def secret(self) -> bool:
+        """Whether its content is one, so that it cannot be changed inside."""
+        return isinstance(self.content, Secret)
 
     def reveal(self) -> bytes:
         """The bytes, also of a secret."""

@@ -777,10 +777,13 @@ class InstallFile(Step):
     read_only: bool = False
     secret: bool = False  # it will belong to the payload's user
     parents: bool = True  # are made when they are missing
+    owner: tuple[int, int] | tuple[()] = ()  # uid and gid, when it is not root's
 
     def __str__(self) -> str:
         what = f"{self.size} bytes" if self.content is Content.GIVEN else self.content.value
         source = f"write(open(FILES/{{n}}, O_CREAT|O_EXCL, {self.mode:#o}), {what})"
+        if self.owner:
+            source += f"; fchown(FILES/{{n}}, {self.owner[0]}, {self.owner[1]})"
         attributes = "{attr_set=MOUNT_ATTR_RDONLY|MOUNT_ATTR_NOEXEC}" if self.read_only else ""
         suffix = f"; mount_setattr(tree, {attributes})" if attributes else ""
         return f"{source}; tree = open_tree(FILES/{{n}}, OPEN_TREE_CLONE){suffix}; move_mount(tree, {_root(self.path)})"

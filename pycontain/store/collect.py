@@ -16,6 +16,7 @@ import attrs
 from pycontain.oci.digest import Digest
 from pycontain.store.blobs import LOCK_SUFFIX
 from pycontain.store.builds import BuildCache
+from pycontain.store.cache_mounts import CacheMounts
 from pycontain.store.contents import Contents, Needs
 from pycontain.store.files import remove_file, storing
 from pycontain.store.folder import CONTENT
@@ -60,7 +61,8 @@ class Usage:
 class Collected:
     """What was removed, or with *dry_run* what would be: names of images, blobs, snapshots, and how many *bytes*.
 
-    *partial* counts the bytes of downloads that nobody goes on with; they are in *bytes* too.
+    *partial* counts the bytes of downloads that nobody goes on with; they are in *bytes* too. *build_caches* counts folders of
+    ``RUN --mount=type=cache``, whose bytes are not known.
     """
 
     images: tuple[str, ...]
@@ -69,6 +71,7 @@ class Collected:
     partial: int
     bytes: int
     dry_run: bool
+    build_caches: int = 0
 
 
 @attrs.frozen
@@ -127,6 +130,7 @@ def collect(
     *,
     max_bytes: int | None,
     unused_for: float | None,
+    build_caches: bool,
     dry_run: bool,
     timeout: float | None,
 ) -> Collected:
@@ -145,6 +149,11 @@ def collect(
             store.sweep(remove_tree)
             BuildCache(store).tidy()
         partial = _partials(store.folder, remove=not dry_run).idle
+        caches: tuple[str, ...] = ()
+        if build_caches or unused_for is not None:
+            caches = CacheMounts(store.folder).collect(
+                remove_tree, unused_since=time.time() - (unused_for or 0.0), dry_run=dry_run
+            )
     return Collected(
         images=tuple(sorted(forgotten)),
         blobs=tuple(sorted(thing for thing in garbage if isinstance(thing, Digest))),
@@ -154,6 +163,7 @@ def collect(
         partial=partial,
         bytes=survey.size_of(garbage) + partial,
         dry_run=dry_run,
+        build_caches=len(caches),
     )
 
 

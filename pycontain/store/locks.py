@@ -78,17 +78,19 @@ class Lock:
     fd: int
 
     @classmethod
-    def take(cls, path: str, *, timeout: float | None = None, shared: bool = False) -> Self:
+    def take(
+        cls, path: str, *, timeout: float | None = None, shared: bool = False, sign: bool = True
+    ) -> Self:
         """Wait for the lock at *path*, for *timeout* seconds or for ever, and hold it.
 
-        *shared* holders exclude the others only. :class:`StoreBusy` names the holder when the time is over.
+        *shared* holders exclude the others only. Who holds it alone writes his name into it, unless *sign* is false. :class:`StoreBusy` names the holder when the time is over.
         """
         while True:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             try:
                 _wait(fd, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, timeout)
                 if _is_at(fd, path):  # else the holder removed it, and a lock on it excludes nobody
-                    if not shared:
+                    if sign and not shared:
                         _sign(fd)
                     return cls(path, fd)
             except BaseException:
@@ -97,10 +99,10 @@ class Lock:
             os.close(fd)
 
     @classmethod
-    def try_take(cls, path: str) -> Self | None:
-        """Hold the lock at *path* if nobody does."""
+    def try_take(cls, path: str, *, sign: bool = True) -> Self | None:
+        """Hold the lock at *path* if nobody does; *sign* as above."""
         try:
-            return cls.take(path, timeout=0)
+            return cls.take(path, timeout=0, sign=sign)
         except StoreBusy:
             return None
 

@@ -190,6 +190,7 @@ class Store:
         *,
         max_bytes: int | None = None,
         unused_for: float | None = None,
+        build_caches: bool = False,
         dry_run: bool = False,
         remove_tree: Callable[[str], object] = remove_tree,
         timeout: float | None = None,
@@ -198,7 +199,8 @@ class Store:
 
         Before that, names are dropped whose image was not used for *unused_for* seconds, and then the least recently used
         ones until the store has at most *max_bytes*. A name whose manifest a lease protects stays, so the store may
-        stay larger. With *dry_run* nothing changes, and the answer says what would.
+        stay larger. Folders of ``RUN --mount=type=cache`` go when they were not used for so long, or with *build_caches* all that no
+        build is using. With *dry_run* nothing changes, and the answer says what would.
 
         *remove_tree* removes one directory; in a rootless store it must run as root of the user namespace that owns
         the files. :class:`StoreBusy` when another process collects for longer than *timeout* seconds.
@@ -206,7 +208,13 @@ class Store:
         from pycontain.store.collect import collect  # noqa: PLC0415 - starting a container never needs it
 
         return collect(
-            self, remove_tree, max_bytes=max_bytes, unused_for=unused_for, dry_run=dry_run, timeout=timeout
+            self,
+            remove_tree,
+            max_bytes=max_bytes,
+            unused_for=unused_for,
+            build_caches=build_caches,
+            dry_run=dry_run,
+            timeout=timeout,
         )
 
     def sweep(self, remove_tree: Callable[[str], object] = remove_tree) -> None:

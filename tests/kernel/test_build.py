@@ -7,12 +7,13 @@ import subprocess
 import sys
 import tempfile
 
+import control_groups
 import pytest
 from trees import busybox_tree
 
 import pycontain
 from pycontain import Container, Image
-from pycontain.errors import BuildError, DockerfileError, InstructionFailed, InvalidSpec
+from pycontain.errors import BuildError, DockerfileError, HostUnsupported, InstructionFailed, InvalidSpec
 from pycontain.image import Store
 
 TOOLS = ("chmod", "chown", "cp", "find", "grep", "head", "id", "ln", "md5sum", "mkdir", "mv", "pwd", "readlink", "rm", "sort", "stat", "test", "touch", "tr", "wc", "xargs")  # fmt: skip
@@ -28,7 +29,7 @@ def store():
         pycontain.shutdown()
         emptied = Store()
         emptied.names.remove([entry.name for entry in emptied.names.list()])
-        emptied.gc()
+        emptied.gc(build_caches=True)
     shutil.rmtree(folder)
 
 
@@ -280,6 +281,42 @@ def test_a_cache_outlives_builds_and_is_in_no_layer(project):
     assert shown(image, "ls -d /cache 2>&1 || true").startswith("ls:")
 
 
+def test_caches_are_collected_when_they_are_asked_for(project, store):
+    dockerfile = "FROM base:1\nRUN --mount=type=cache,target=/cache,id=old ls /cache; mkdir /cache/%s\n"
+    project.build(dockerfile % "one")
+    assert store.gc().build_caches == store.gc(unused_for=3600).build_caches == 0
+    found = store.gc(build_caches=True, dry_run=True).build_caches
+    project.build(dockerfile % "two")
+    assert project.output == ["one"]
+    assert store.gc(unused_for=0).build_caches == found > 0
+    project.build(dockerfile % "three")
+    assert project.output == []
+
+
+def test_a_cache_that_is_used_is_not_collected(project, store):
+    def collect(news):
+        if news.event == "output":
+            assert store.gc(build_caches=True).build_caches == 0
+
+    store.gc(build_caches=True)
+    (project.folder / "Dockerfile").write_text(
+        "FROM base:1\nRUN --mount=type=cache,target=/cache,id=used "
+        "echo > /cache/a; echo here; sleep 0.1; ls /cache > /found\n"
+    )
+    image = pycontain.build(project.folder, progress=collect, no_cache=True)
+    assert shown(image, "cat /found") == "a\n"
+
+
+def test_caches_that_are_locked_do_not_wait_for_each_other(project):
+    """Twice in one RUN, and in two stages in another order."""
+    mount = "--mount=type=cache,sharing=locked,id=%s,target=/%s"
+    one, two, again = mount % ("x", "a"), mount % ("y", "b"), mount % ("x", "c")
+    project.build(
+        f"FROM base:1 AS a\nRUN {one} {two} {again} touch /1\nFROM base:1 AS b\nRUN {two} {one} touch /2\n"
+        "FROM base:1\nCOPY --from=a /1 /\nCOPY --from=b /2 /\n"
+    )
+
+
 @pytest.mark.parametrize("sharing", ["locked", "private"])
 def test_caches_that_are_not_shared(project, sharing):
     project.build(
@@ -356,6 +393,40 @@ def test_a_stage_that_fails_ends_the_others(project):
             "FROM base:1 AS long\nRUN sleep 1000\nFROM base:1 AS bad\nRUN exit 5\n"
             "FROM base:1\nCOPY --from=long / /\nCOPY --from=bad / /\n"
         )
+
+
+def test_a_run_that_takes_too_long_is_killed(project):
+    with pytest.raises(InstructionFailed, match=r"line 2 .* did not end within 0\.3 s") as caught:
+        project.build("FROM base:1\nRUN sleep 1000\n", run_timeout=0.3)
+    assert caught.value.result.timed_out
+
+
+@pytest.mark.parametrize("wrong", [{"run_timeout": -1}, {"memory": "much"}, {"cpus": 0}, {"pids": -5}])
+def test_limits_that_are_none_are_refused_at_once(project, wrong):
+    with pytest.raises(InvalidSpec):
+        project.build("FROM base:1\n", **wrong)
+
+
+def test_a_limit_holds_for_a_run_or_is_refused_at_once(project):
+    dockerfile = "FROM base:1\nRUN for i in $(seq 20); do sleep 0.1 & done; wait\n"
+    if "pids" not in control_groups.limitable():
+        with pytest.raises(HostUnsupported):
+            project.build("FROM nowhere.invalid/there-is-none:1\n", pids=8)
+        return
+    with pytest.raises(InstructionFailed, match="line 2"):
+        project.build(dockerfile, pids=8)
+    project.build(dockerfile)  # which is the same to the cache, and was not stored
+
+
+def test_a_run_that_needs_too_much_memory_is_told_so(project):
+    if "memory" not in control_groups.limitable():
+        pytest.skip("no memory controller can be set here")
+    with pytest.raises(InstructionFailed) as caught:
+        project.build(
+            "FROM base:1\nRUN x=$(head -c 60000000 /dev/zero | tr '\\0' a); echo ${#x}\n", memory="32M"
+        )
+    assert caught.value.result.oom_killed
+    assert any("limit on memory" in note for note in caught.value.__notes__)
 
 
 # --- attacks --------------------------------------------------------------------------------------------
@@ -534,17 +605,69 @@ def test_an_agent_that_is_not_there_is_told_with_its_line(project):
     assert caught.value.line == 2
 
 
-def test_an_agent_is_there_for_its_run(project, tmp_path):
-    import socket
+@pytest.fixture
+def agent(tmp_path):
+    path = tmp_path / "agent"
+    with subprocess.Popen(
+        ["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as running:
+        running.stdout.readline()  # it says where it listens
+        yield {"default": str(path)}
+        running.terminate()
 
-    with socket.socket(socket.AF_UNIX) as agent:
-        agent.bind(str(tmp_path / "agent"))
-        agent.listen()
-        project.build(
-            "FROM base:1\nRUN --mount=type=ssh test -S $SSH_AUTH_SOCK; echo $?\n",
-            ssh={"default": str(tmp_path / "agent")},
-        )
-    assert project.output == ["0"]
+
+@pytest.mark.skipif(not shutil.which("ssh-agent"), reason="ssh-agent is not there")
+def test_an_agent_answers_in_its_run(project, agent):
+    """A real one, which talks to nobody but its own user."""
+    for path in {line.split()[-2] for line in ldd("ssh-add") if "/" in line}:
+        target = project.folder / "tree" / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    shutil.copy(shutil.which("ssh-add"), project.folder / "tree" / "ssh-add")
+    project.build("FROM base:1\nCOPY tree /\nRUN --mount=type=ssh /ssh-add -l || test $? = 1\n", ssh=agent)
+    assert project.output == ["The agent has no identities."]
+
+
+def ldd(program):
+    found = subprocess.run(["ldd", shutil.which(program)], check=True, capture_output=True, text=True)
+    return found.stdout.splitlines()
+
+
+@pytest.mark.skipif(not shutil.which("ssh-agent"), reason="ssh-agent is not there")
+def test_an_agent_belongs_to_whom_the_mount_says(project, agent, privilege):
+    stat = "FROM base:1\nRUN --mount=type=ssh%s stat -c '%%u %%g %%a' $SSH_AUTH_SOCK\n"
+    project.build(stat % "", ssh=agent)
+    assert project.output == ["0 0 600"]
+    if privilege != "single":
+        project.build(stat % ",uid=7,gid=8,mode=0660", ssh=agent)
+        assert project.output == ["7 8 660"]
+
+
+@pytest.mark.parametrize("kind", ["secret,id=t,target=/x", "cache,target=/x"])
+def test_a_mount_belongs_to_whom_it_says(project, kind, privilege):
+    dockerfile = f"FROM base:1\nRUN --mount=type={kind},uid=7,gid=8,mode=0750 stat -c '%u %g %a' /x\n"
+    if privilege == "single":
+        with pytest.raises(DockerfileError, match="this user has one id"):
+            project.build(dockerfile, secrets={"t": "x"})
+    else:
+        project.build(dockerfile, secrets={"t": "x"})
+        assert project.output == ["7 8 750"]
+
+
+def test_a_secret_anywhere_is_the_users(project, privilege):
+    """Also beside /run/secrets; it cannot be changed there either."""
+    user = "" if privilege == "single" else "USER me\n"
+    project.build(
+        f"FROM base:1\n{user}RUN --mount=type=secret,id=t,target=/x cat /x; echo; echo no > /x || echo kept\n",
+        secrets={"t": "value"},
+    )
+    assert [line for line in project.output if "sh:" not in line] == ["value", "kept"]
+
+
+@pytest.mark.parametrize("options", ["uid=-1", "gid=x", "mode=9", "uid=99999999999", "mode=77777"])
+def test_owners_and_modes_that_there_are_not_are_told_with_their_line(project, options):
+    with pytest.raises(DockerfileError, match="line 2"):
+        project.build(f"FROM base:1\nRUN --mount=type=secret,id=t,{options} true\n", secrets={"t": "x"})
 
 
 def test_a_proxy_is_there_for_run_and_in_no_image(project):
