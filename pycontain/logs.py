@@ -122,6 +122,18 @@ class Reader:
             if not records:
                 return
 
+    def some(self) -> tuple[list[LogLine], bool]:
+        """The lines that some of the next records complete, without waiting, and whether the container has ended and these are the last."""
+        ended = self._log.ended
+        records, missed = self._log.read(self._cursor, 0)
+        lines = list(self._lines(records, missed))
+        over = ended and not records
+        return [*lines, *self.incomplete()] if over else lines, over
+
+    def has_news(self) -> bool:
+        """Whether there is something that was not read, or will be nothing more."""
+        return self._log.ended or self._cursor.number < self._log.next
+
     def for_some_time(self, seconds: float) -> Iterator[LogLine]:
         """The same for at most *seconds*; what is not complete at the container's end is the last of them."""
         deadline = time.monotonic() + seconds
@@ -174,13 +186,20 @@ def lines_of(
     return _lines(Reader(log), log.next, owner, follow=follow, since=since, tail=tail)
 
 
+def present(
+    reader: Reader, now: int, *, follow: bool, since: float | None, tail: int | None
+) -> Iterator[LogLine]:
+    """The lines of the records before *now*; unless others *follow*, with those that are not complete."""
+    lines = reader.until(now) if follow else chain(reader.until(now), reader.incomplete())
+    if since is not None:
+        lines = dropwhile(lambda line: line.time < since, lines)
+    yield from lines if tail is None else deque(lines, tail)
+
+
 def _lines(
     reader: Reader, now: int, _owner: object, *, follow: bool, since: float | None, tail: int | None
 ) -> Iterator[LogLine]:
-    present = reader.until(now) if follow else chain(reader.until(now), reader.incomplete())
-    if since is not None:
-        present = dropwhile(lambda line: line.time < since, present)
-    yield from present if tail is None else deque(present, tail)
+    yield from present(reader, now, follow=follow, since=since, tail=tail)
     if follow:
         yield from reader.follow()
         yield from reader.incomplete()

@@ -625,11 +625,14 @@ class Running:
 
     def stop(self, timeout: float = 10) -> Completed[str]:
         """Send the stop signal, SIGKILL after *timeout* seconds, and wait for the end. What is paused is resumed for it."""
-        self.kill(self.spec.stop_signal or self._prepared.compiled.image.stop_signal)
-        self.resume()
+        self._ask_to_stop()
         if not self._watched.done.wait(timeout):
             self.kill()
         return self.wait()
+
+    def _ask_to_stop(self) -> None:
+        self.kill(self.spec.stop_signal or self._prepared.compiled.image.stop_signal)
+        self.resume()
 
     def close(self) -> None:
         """Kill what still runs and wait until it is gone. Safe to repeat; the result stays readable by ``wait()``."""
