@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pycontain.files import Files, FileStatus
     from pycontain.health import Health
     from pycontain.image import Image, Store
+    from pycontain.jupyter import load_ipython_extension
     from pycontain.logs import LogLine
     from pycontain.network import Network
     from pycontain.oci.config import ExecutionParameters
@@ -62,6 +63,7 @@ _HOMES = {
     "Volume": "pycontain.volume",
     "VolumeUsage": "pycontain.volume",
     "doctor": "pycontain.diagnosis",
+    "load_ipython_extension": "pycontain.jupyter",
     "prewarm": "pycontain.runtime.engine",
     "shutdown": "pycontain.runtime.engine",
 }
@@ -96,6 +98,7 @@ __all__ = [
     "build",
     "configure_registry",
     "doctor",
+    "load_ipython_extension",
     "prewarm",
     "shutdown",
 ]

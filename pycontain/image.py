@@ -169,6 +169,11 @@ class Image(StoredImage):
     def __repr__(self) -> str:
         return f"<Image {self} {self.platform}>"
 
+    def _repr_html_(self) -> str:
+        from pycontain.jupyter.html import image_html  # noqa: PLC0415 - only a notebook asks
+
+        return image_html(self)
+
     # --- from and to registries -------------------------------------------------------------------------
 
     @classmethod

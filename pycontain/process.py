@@ -135,6 +135,11 @@ class Completed(Generic[Text]):
         text = printed if isinstance(printed, str) else printed.decode(errors="replace")
         return "\n".join(text.splitlines()[-_TAIL_LINES:])
 
+    def _repr_html_(self) -> str:
+        from pycontain.jupyter.html import completed_html  # noqa: PLC0415 - only a notebook asks
+
+        return completed_html(self)
+
 
 def how_it_ended(done: Completed[Any]) -> str:
     """For a sentence."""
@@ -564,6 +569,11 @@ class Running:
 
     def __repr__(self) -> str:
         return f"<Running {self.name} {self.status} {shortened(' '.join(self._prepared.argv))}>"
+
+    def _repr_html_(self) -> str:
+        from pycontain.jupyter.html import running_html  # noqa: PLC0415 - only a notebook asks
+
+        return running_html(self, self._prepared.argv)
 
     def __enter__(self) -> Self:
         return self

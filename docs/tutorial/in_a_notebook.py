@@ -4,8 +4,8 @@ from pycontain import Container
 pycontain.prewarm()  # the first container will not wait for the zygote
 box = Container("host:").tmpfs("/data")
 
-plan = box.plan("sort")
-html = plan._repr_html_()  # what the notebook shows for a cell that ends in: plan
+done = box.run("sort", input="b\na\n")
+html = done._repr_html_()  # what the notebook shows for a cell that ends in: done
 report = pycontain.doctor()
 
 print(html.startswith("<table>"), report.ok)  # True True

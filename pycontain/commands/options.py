@@ -12,7 +12,9 @@ from pycontain.sandbox.limits import MAX
 from pycontain.sandbox.size import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from pycontain.image import Image
 
 Number = TypeVar("Number", int, float)
 
@@ -121,19 +123,21 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
         group.add_argument(f"--device-{option}", action="append", default=[], metavar="PATH:N", help=what)
 
 
-def read_container(options: argparse.Namespace) -> tuple[Container, tuple[str, ...]]:
-    """The container that the options describe, and the payload's command line."""
+def read_container(
+    options: argparse.Namespace, images: Mapping[str, Image] | None = None
+) -> tuple[Container, tuple[str, ...]]:
+    """The container that the options describe, and the payload's command line; some words may stand for *images*."""
     words = options.words[1:] if options.words[:1] == ["--"] else options.words
     if not words:
         raise UsageError(
             "there is no image", hint="name one: host: is this machine, rootfs:DIR a tree on disk"
         )
     image, *argv = words
-    base = Container(image)
+    base = Container((images or {}).get(image, image))
     base = base.untrusted() if options.untrusted else base
     base = base.privileged() if options.privileged else base
     container = (
-        base.env(dict(_variables(options.env)))
+        base.env(dict(read_variables(options.env)))
         .label(dict(_pair(text) for text in options.label))
         .capabilities(add=options.cap_add, drop=options.cap_drop)
         .read_only(options.read_only or base.spec.read_only)
@@ -219,7 +223,8 @@ def _swap(memory: str | None, together: str | None) -> int | str | None:
     return most - least
 
 
-def _variables(texts: list[str]) -> Iterator[tuple[str, str]]:
+def read_variables(texts: list[str]) -> Iterator[tuple[str, str]]:
+    """Names and values of ``--env``."""
     for text in texts:
         name, equals, value = text.partition("=")
         if equals:
