@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from busybox_images import busybox_layer, image, store, write_layout  # noqa: F401 - store is a fixture
 from owners import comes_true, marked, new_mark
-from traitlets.config import Config
 
 import pycontain
 from pycontain import Container, Image
 from pycontain.errors import CommandFailed, CommandNotFound, CommandTimeout, SandboxError
 
 IPython = pytest.importorskip("IPython.core.interactiveshell")
+config = pytest.importorskip("traitlets.config")  # which it brings
 
 ROOT = Path(pycontain.__file__).parents[1]
 BOX = Container("host:").name("box")
@@ -29,7 +29,7 @@ def ipython(tmp_path_factory):
     """A shell with the extension, whose history is nobody's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
-        shell = IPython.InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
+        shell = IPython.InteractiveShell(config=config.Config({"HistoryManager": {"enabled": False}}))
         shell.run_line_magic("load_ext", "pycontain")
         yield shell
 
