@@ -9,55 +9,55 @@ TYPE_CHECKING = False  # importing typing would cost the zygote 6 ms and 1 MB
 if TYPE_CHECKING:
     from pycontain.building.build import build
     from pycontain.building.session import BuildProgress
-    from pycontain.changes import Change, ChangeKind
     from pycontain.container import Container
     from pycontain.diagnosis import doctor
-    from pycontain.filecopy import Copied
-    from pycontain.files import Files, FileStatus
-    from pycontain.health import Health
     from pycontain.image import Image, Store
+    from pycontain.image.progress import Phase, Progress
     from pycontain.jupyter import load_ipython_extension
-    from pycontain.logs import LogLine
     from pycontain.network import Network
     from pycontain.oci.config import ExecutionParameters
-    from pycontain.popen import Process
     from pycontain.process import Completed, Running
-    from pycontain.progress import Phase, Progress
+    from pycontain.process.changes import Change, ChangeKind
+    from pycontain.process.filecopy import Copied
+    from pycontain.process.files import Files, FileStatus
+    from pycontain.process.health import Health
+    from pycontain.process.logs import LogLine
+    from pycontain.process.popen import Process
+    from pycontain.process.resources import ProcessStatus, Stats
+    from pycontain.process.terminal import Terminal
     from pycontain.registry.credentials import Credentials
     from pycontain.registry.settings import RegistrySettings, configure_registry
-    from pycontain.resources import ProcessStatus, Stats
     from pycontain.runtime.engine import prewarm, shutdown
     from pycontain.sandbox.network import PublishedPort
-    from pycontain.terminal import Terminal
     from pycontain.volume import Volume, VolumeUsage
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "BuildProgress": "pycontain.building.session",
-    "Change": "pycontain.changes",
-    "ChangeKind": "pycontain.changes",
+    "Change": "pycontain.process.changes",
+    "ChangeKind": "pycontain.process.changes",
     "Completed": "pycontain.process",
     "Container": "pycontain.container",
-    "Copied": "pycontain.filecopy",
+    "Copied": "pycontain.process.filecopy",
     "Credentials": "pycontain.registry.credentials",
     "ExecutionParameters": "pycontain.oci.config",
-    "FileStatus": "pycontain.files",
-    "Files": "pycontain.files",
-    "Health": "pycontain.health",
+    "FileStatus": "pycontain.process.files",
+    "Files": "pycontain.process.files",
+    "Health": "pycontain.process.health",
     "Image": "pycontain.image",
-    "LogLine": "pycontain.logs",
+    "LogLine": "pycontain.process.logs",
     "Network": "pycontain.network",
-    "Phase": "pycontain.progress",
-    "Process": "pycontain.popen",
-    "ProcessStatus": "pycontain.resources",
-    "Progress": "pycontain.progress",
+    "Phase": "pycontain.image.progress",
+    "Process": "pycontain.process.popen",
+    "ProcessStatus": "pycontain.process.resources",
+    "Progress": "pycontain.image.progress",
     "PublishedPort": "pycontain.sandbox.network",
     "RegistrySettings": "pycontain.registry.settings",
     "Running": "pycontain.process",
-    "Stats": "pycontain.resources",
+    "Stats": "pycontain.process.resources",
     "Store": "pycontain.image",
-    "Terminal": "pycontain.terminal",
+    "Terminal": "pycontain.process.terminal",
     "build": "pycontain.building.build",
     "configure_registry": "pycontain.registry.settings",
     "Volume": "pycontain.volume",

@@ -15,7 +15,7 @@ from pycontain.aio.threads import in_thread
 
 if TYPE_CHECKING:
     from pycontain import Completed
-    from pycontain.popen import Redirection
+    from pycontain.process.popen import Redirection
     from pycontain.sandbox.isolation import Isolation
     from pycontain.sandbox.plan import Plan
 

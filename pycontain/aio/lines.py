@@ -9,12 +9,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Self
 
 from pycontain.aio.threads import Bell, in_thread
-from pycontain.logs import Reader, present
+from pycontain.process.logs import Reader, present
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pycontain.logs import LogLine
+    from pycontain.process.logs import LogLine
     from pycontain.runtime.log import Log
 
 _AT_ONCE = 256  # lines, between which other tasks have their turn

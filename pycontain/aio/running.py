@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 from pycontain.aio.attendance import carry_out
 from pycontain.aio.lines import Lines
 from pycontain.aio.threads import Bell, in_thread
-from pycontain.logs import check as check_choice
+from pycontain.process.logs import check as check_choice
 from pycontain.runtime.watch import watcher
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pycontain import Completed, LogLine, process
     from pycontain.container import ContainerSpec
-    from pycontain.logs import Moment
+    from pycontain.process.logs import Moment
     from pycontain.runtime.exchange import Steps
 
 

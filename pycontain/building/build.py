@@ -12,26 +12,26 @@ from pycontain.building.context import open_context, read_dockerfile
 from pycontain.building.run import container_of
 from pycontain.building.session import BuildProgress, Session, Stopped
 from pycontain.building.stage import Site
+from pycontain.container.lowering import control_group
 from pycontain.dockerfile.graph import recipe_of
 from pycontain.dockerfile.parser import parse
 from pycontain.errors import BuildError, InvalidSpec
-from pycontain.image import Image, image_of, name_of
-from pycontain.lowering import control_group
+from pycontain.image.image import Image, image_of, name_of
+from pycontain.image.runnable import platform_of
+from pycontain.image.transfer import Unpacking, store_document
 from pycontain.oci.reference import Reference
-from pycontain.process import Run
-from pycontain.runnable import platform_of
+from pycontain.process.running import Run
 from pycontain.runtime.engine import engine
 from pycontain.store.builds import Built
 from pycontain.store.store import Store
-from pycontain.transfer import Unpacking, store_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from pycontain.building.state import State
     from pycontain.dockerfile.graph import Recipe
+    from pycontain.image.transfer import Found
     from pycontain.oci.platform import Platform
-    from pycontain.transfer import Found
 
 _MARK = "pycontain.build.v1 "
 _MOST_AT_ONCE = 8

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
-from pycontain.changes import WritableLayer
 from pycontain.container import Container, ContainerSpec
 from pycontain.errors import PycontainError
+from pycontain.image.runnable import runnable_of
 from pycontain.oci.source import HostImage
-from pycontain.process import Run, completed_of, enter_networks, new_id
-from pycontain.runnable import runnable_of
+from pycontain.process.changes import WritableLayer
+from pycontain.process.running import Run, completed_of, enter_networks, new_id
 from pycontain.runtime.exchange import KEEP, NOTIFY, Expired, Sink, converse
 from pycontain.runtime.failure import failure_of
 from pycontain.sandbox.limits import NO_LIMITS
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from pycontain.building.session import Session
     from pycontain.building.state import State
-    from pycontain.process import Completed, Prepared
+    from pycontain.image.transfer import Unpacking
+    from pycontain.process.running import Completed, Prepared
     from pycontain.runtime.unpack import Unpacker
     from pycontain.sandbox.limits import Limits
     from pycontain.store.builds import Built
-    from pycontain.transfer import Unpacking
 
 _MOST_OUTPUT = 1 << 20  # bytes of each stream that are kept for an error
 _ALWAYS_MOUNTED = (

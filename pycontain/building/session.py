@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, cast
 import attrs
 
 from pycontain.errors import BuildError, ImageError
+from pycontain.image.progress import Reporter
+from pycontain.image.runnable import obtain, platform_of
+from pycontain.image.transfer import bring, nowhere
 from pycontain.layers.pack import pack
 from pycontain.oci.config import ExecutionParameters
 from pycontain.oci.digest import Digest
 from pycontain.oci.media_types import LAYER_GZIP
 from pycontain.oci.source import HostImage, Rootfs, parse_source
-from pycontain.progress import Reporter
-from pycontain.runnable import obtain, platform_of
 from pycontain.store.blobs import Incoming
 from pycontain.store.builds import BuildCache, Built
-from pycontain.transfer import bring, nowhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
     from pycontain.building.context import Context
     from pycontain.building.state import State
+    from pycontain.image.transfer import Found, Unpacking
     from pycontain.oci.platform import Platform
     from pycontain.runtime.engine import Engine
     from pycontain.sandbox.limits import Limits
     from pycontain.store.leases import Lease
     from pycontain.store.store import Store
-    from pycontain.transfer import Found, Unpacking
 
 
 class Stopped(Exception):
@@ -123,7 +123,7 @@ class Session:
                     hint="build on an image of a registry, or on rootfs:DIR",
                 )
             case Rootfs(path):
-                from pycontain.importing import store_rootfs  # noqa: PLC0415 - few build on one
+                from pycontain.image.importing import store_rootfs  # noqa: PLC0415 - few build on one
 
                 found = store_rootfs(
                     self.store, self.lease, os.path.abspath(path), ExecutionParameters(), platform

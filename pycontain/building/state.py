@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from pycontain.image.transfer import Found
 from pycontain.oci.chain import Layer, chain_ids_of, layers_of
 from pycontain.oci.config import ExecutionParameters, History, ImageConfig, RootFS
 from pycontain.oci.descriptor import Descriptor
 from pycontain.oci.manifest import Manifest
 from pycontain.oci.media_types import CONFIG, MANIFEST, OCI_TWINS
 from pycontain.sandbox.spec import DEFAULT_PATH
-from pycontain.transfer import Found
 
 if TYPE_CHECKING:
     from pycontain.oci.digest import Digest

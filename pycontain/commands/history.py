@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pycontain.commands.parser import Parser
 from pycontain.commands.tables import age, short, table
 from pycontain.image import Image
-from pycontain.progress import size_text
+from pycontain.image.progress import size_text
 
 if TYPE_CHECKING:
     import argparse

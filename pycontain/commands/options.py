@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, TypeVar
 
 from pycontain.commands.parser import Parser, UsageError
-from pycontain.container import UNLIMITED, Container
+from pycontain.container.container import UNLIMITED, Container
 from pycontain.sandbox.limits import MAX
 from pycontain.sandbox.size import parse_size
 

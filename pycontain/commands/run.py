@@ -6,9 +6,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from pycontain.attached import run_attached
 from pycontain.commands.options import container_parser, read_container
 from pycontain.commands.parser import UsageError
+from pycontain.process.attached import run_attached
 
 if TYPE_CHECKING:
     import argparse
@@ -52,7 +52,7 @@ def act(options: argparse.Namespace) -> int:
 
 def _window(options: argparse.Namespace) -> tuple[int, int]:
     """Columns and rows of our own terminal, which must be one when its keys are to be passed on."""
-    from pycontain.console import window  # noqa: PLC0415 - for who has a terminal
+    from pycontain.process.console import window  # noqa: PLC0415 - for who has a terminal
 
     if options.interactive and not options.plan and not os.isatty(0):
         raise UsageError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pycontain.commands.parser import Parser, UsageError
 from pycontain.commands.tables import table
 from pycontain.image import Store
-from pycontain.progress import size_text
+from pycontain.image.progress import size_text
 from pycontain.sandbox.size import parse_size
 
 if TYPE_CHECKING:

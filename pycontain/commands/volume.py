@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pycontain.commands.parser import Parser, UsageError
 from pycontain.commands.tables import age, table
-from pycontain.progress import size_text
+from pycontain.image.progress import size_text
 from pycontain.volume import Volume
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Any
 
-from pycontain.progress import size_text
+from pycontain.image.progress import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,7 +18,7 @@ _LEFT = "style='text-align:left'"
 
 def completed_html(done: Completed[Any]) -> str:
     """How a command has ended, and the end of what it printed."""
-    from pycontain.process import how_it_ended  # noqa: PLC0415 - which shows itself by this module
+    from pycontain.process.running import how_it_ended  # noqa: PLC0415 - which shows itself by this module
 
     remarks = {"timed out": done.timed_out, "out of memory": done.oom_killed, "truncated": done.truncated}
     ended = ", ".join(

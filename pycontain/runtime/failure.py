@@ -43,6 +43,11 @@ def failure_of(exchange: Exchange, plan: Plan, engine: Engine) -> SandboxError |
     return None
 
 
+def has_exited(name: str) -> SandboxError:
+    """The error for a container that has ended."""
+    return SandboxError(f"the container {name} has exited", hint="start it again")
+
+
 def _lost(engine: Engine) -> SandboxError:
     if not engine.alive:
         return engine.broken()

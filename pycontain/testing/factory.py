@@ -10,7 +10,7 @@ from pycontain.errors import HostUnsupported
 
 if TYPE_CHECKING:
     from pycontain import Image, Running
-    from pycontain.popen import Redirection
+    from pycontain.process.popen import Redirection
 
 
 class ContainerFactory:

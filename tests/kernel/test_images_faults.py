@@ -23,12 +23,13 @@ from pycontain.errors import (
     RegistryError,
     StoreError,
 )
-from pycontain.image import Image, Store, runnable
+from pycontain.image import Image, Store
+from pycontain.image.progress import Phase
+from pycontain.image.runnable import runnable
 from pycontain.kernel import syscalls
 from pycontain.layers.entries import Limits
 from pycontain.oci.digest import Digest
 from pycontain.oci.source import parse_source
-from pycontain.progress import Phase
 from pycontain.runtime import engine as engines
 from pycontain.store.snapshots import Kind
 

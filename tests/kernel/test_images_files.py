@@ -29,10 +29,10 @@ from pycontain import Container
 from pycontain.commands.tables import age, table
 from pycontain.errors import ImageNotFound, InvalidImage, InvalidReference, InvalidSpec, StoreError
 from pycontain.image import Image
+from pycontain.image.progress import size_text
+from pycontain.image.runnable import runnable
 from pycontain.oci.config import ExecutionParameters
 from pycontain.oci.platform import Platform
-from pycontain.progress import size_text
-from pycontain.runnable import runnable
 from pycontain.runtime import engine as engines
 
 sys.path.append(str(Path(__file__).parent.parent / "against"))  # the registry is started there

@@ -25,12 +25,13 @@ from trees import listing
 import pycontain
 from pycontain import Container, RegistrySettings
 from pycontain.errors import ImageNotFound, InvalidImage, NoMatchingPlatform, StepFailed
-from pycontain.image import Image, runnable
+from pycontain.image import Image
+from pycontain.image.runnable import runnable
+from pycontain.image.transfer import kind_of
 from pycontain.oci.config import Healthcheck
 from pycontain.oci.platform import Platform
 from pycontain.oci.source import parse_source
 from pycontain.runtime import engine as engines
-from pycontain.transfer import kind_of
 
 sys.path.append(str(Path(__file__).parent.parent / "against"))  # the registry is started there
 from fault_proxy import serve_faults

@@ -8,11 +8,12 @@ import attrs
 import pytest
 from owners import comes_true, marked, new_mark
 
-from pycontain import Container, runnable
+from pycontain import Container
 from pycontain.errors import CommandFailed, CommandNotFound, InvalidSpec, NotReady
-from pycontain.health import command_of
+from pycontain.image import runnable
+from pycontain.image.runnable import with_parameters
 from pycontain.oci.config import ExecutionParameters, Healthcheck
-from pycontain.runnable import with_parameters
+from pycontain.process.health import command_of
 from pycontain.sandbox.image import RunnableImage
 from pycontain.sandbox.spec import Rootfs
 

@@ -20,14 +20,27 @@ LAYERS = (
     {"layers", "sandbox", "dockerfile"},
     {"registry", "store"},
     {"runtime"},
+    {"image", "volume"},
+    {"network"},
+    {"process"},
+    {"container"},
+    {"building", "diagnosis"},
 )
-"""An import leads to a lower layer, or stays inside its package. All that is not named here is above: there, everybody
-may know everybody."""
+"""An import leads to a lower layer, or stays inside its package, so there is no circle of packages. All that is not named
+here is above: there, everybody may know everybody."""
 
 TOP = len(LAYERS)
 
-TYPES_ONLY = {("errors", "process")}
-"""Who may name a type of a higher layer, below ``if TYPE_CHECKING``."""
+TYPES_ONLY = {
+    ("errors", "process"),
+    ("volume", "process"),
+    ("network", "process"),
+    ("process", "container"),
+}
+"""Who may name a type of a higher layer, below ``if TYPE_CHECKING``: what is handed down is known above."""
+
+UPWARD = {("image", "jupyter.html"), ("process", "jupyter.html")}
+"""Which package asks a module above it, late: a notebook asks a value itself for its HTML."""
 
 PURE = {
     *("oci", "sandbox", "dockerfile", "errors"),
@@ -106,6 +119,8 @@ def own_imports_of(path):
 
 def may_import(here, there, only_types):
     if only_types and (top_of(here), top_of(there)) in TYPES_ONLY:
+        return True
+    if any(top_of(here) == package and there.startswith(f"{module}.") for package, module in UPWARD):
         return True
     return top_of(here) == top_of(there) or layer_of(here) == TOP or layer_of(there) < layer_of(here)
 

@@ -11,8 +11,8 @@ import attrs
 import pytest
 from stored_images import layer_of
 
-from pycontain.archive import DockerSave, Layout, choose_image, open_archive, open_source
 from pycontain.errors import ImageNotFound, InvalidImage, LayerTooLarge
+from pycontain.image.archive import DockerSave, Layout, choose_image, open_archive, open_source
 from pycontain.oci import media_types
 from pycontain.oci.config import ImageConfig, RootFS
 from pycontain.oci.descriptor import Descriptor

@@ -4,8 +4,8 @@ import attrs
 import pytest
 
 from pycontain import Container
+from pycontain.container.lowering import landlock_on
 from pycontain.errors import HostUnsupported
-from pycontain.lowering import landlock_on
 from pycontain.sandbox.host import HostFacts
 from pycontain.sandbox.landlock import handled, mask_of, rules, scopes
 from pycontain.sandbox.paths import HostPath, RootPath

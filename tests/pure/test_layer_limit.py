@@ -4,8 +4,8 @@ import attrs
 import pytest
 
 from pycontain import Container
+from pycontain.container.lowering import layer_limit
 from pycontain.errors import HostUnsupported, InvalidSpec
-from pycontain.lowering import layer_limit
 from pycontain.sandbox.host import HostFacts
 
 SPEC = Container("host:").limits(disk="1G").spec

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pycontain.errors import InvalidSpec
-from pycontain.logs import LogLine, Splitter, check, lines_of
+from pycontain.process.logs import LogLine, Splitter, check, lines_of
 from pycontain.runtime import log as logs
 from pycontain.runtime.log import Log
 

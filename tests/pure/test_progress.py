@@ -5,8 +5,7 @@ import threading
 
 import pytest
 
-from pycontain.oci.digest import Digest
-from pycontain.progress import (
+from pycontain.image.progress import (
     Bars,
     Phase,
     Progress,
@@ -17,6 +16,7 @@ from pycontain.progress import (
     size_text,
     summary_of,
 )
+from pycontain.oci.digest import Digest
 
 LAYER = Digest.of(b"layer")
 OTHER = Digest.of(b"other")

@@ -4,8 +4,8 @@ import pytest
 from seccomp_machine import MACHINES, Machine
 
 from pycontain import Container
+from pycontain.container.lowering import pretending_program
 from pycontain.kernel.syscall_tables import numbers_of
-from pycontain.lowering import pretending_program
 from pycontain.sandbox.host import HostFacts, IdRange
 from pycontain.sandbox.seccomp import Action, Answer
 from pycontain.sandbox.single_id import IDENTITIES, NODES, OWNERS, pretending_filter

@@ -21,23 +21,23 @@ from typing import IO, TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import attrs
 
-from pycontain import process
 from pycontain.errors import CommandTimeout, InvalidSpec, SandboxError
 from pycontain.kernel.descriptors import pid_of
-from pycontain.pump import Pump
+from pycontain.process import running as process
+from pycontain.process.pump import Pump
+from pycontain.process.terminal import Terminal
 from pycontain.runtime import engine as engines
 from pycontain.runtime.exchange import BOUNDED, NOTIFY, STDIN, Exchange, Sink, Wait
 from pycontain.runtime.failure import failure_of
 from pycontain.runtime.log import Log
 from pycontain.runtime.watch import watcher
-from pycontain.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
     from typing import TypeAlias
 
-    from pycontain.process import Completed, Prepared
+    from pycontain.process.running import Completed, Prepared
     from pycontain.runtime.exchange import Steps
 
     Redirection: TypeAlias = "int | IO[Any] | None"

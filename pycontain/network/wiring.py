@@ -7,8 +7,8 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from pycontain.errors import SandboxError
-from pycontain.lowering import host_resolver
-from pycontain.ports import Ports
+from pycontain.network.ports import Ports
+from pycontain.network.resolver import host_resolver
 from pycontain.runtime import sockets
 from pycontain.runtime.fabric import Link, fabric_of, new_link_name
 from pycontain.runtime.forward import forwarder

@@ -13,8 +13,8 @@ import threading
 import tty
 from typing import TYPE_CHECKING, Any, Self
 
-from pycontain.pump import Pump
-from pycontain.terminal import resize
+from pycontain.process.pump import Pump
+from pycontain.process.terminal import resize
 
 if TYPE_CHECKING:
     from collections.abc import Callable

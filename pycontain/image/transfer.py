@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, Self
 import attrs
 
 from pycontain.errors import InvalidImage, PycontainError, StoreCorrupt
+from pycontain.image.progress import Phase
 from pycontain.layers.entries import DEFAULT_LIMITS, Limits, Whiteouts
 from pycontain.oci.chain import layers_of
 from pycontain.oci.choice import resolve
 from pycontain.oci.config import ImageConfig
 from pycontain.oci.media_types import CONFIG, DOCKER_CONFIG
-from pycontain.progress import Phase
 from pycontain.store.blobs import BlobMissing
 from pycontain.store.snapshots import Kind
 from pycontain.store.store import StoredImage
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
     from types import TracebackType
 
+    from pycontain.image.progress import Reporter
     from pycontain.oci.chain import Layer
     from pycontain.oci.descriptor import Descriptor
     from pycontain.oci.digest import Digest
     from pycontain.oci.manifest import Manifest
     from pycontain.oci.platform import Platform
     from pycontain.oci.reference import Reference
-    from pycontain.progress import Reporter
     from pycontain.runtime.engine import Engine
     from pycontain.runtime.unpack import Unpacked, Unpacker
     from pycontain.store.leases import Lease

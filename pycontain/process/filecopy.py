@@ -18,14 +18,14 @@ import attrs
 
 from pycontain import errors
 from pycontain.errors import InvalidSpec, PathIsNoFile, PycontainError, SandboxError
-from pycontain.files import inside, path_error
 from pycontain.kernel import syscalls
+from pycontain.process.files import inside, path_error
 from pycontain.runtime.opener import AT_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pycontain.files import Files, Found, Owner
+    from pycontain.process.files import Files, Found, Owner
     from pycontain.sandbox.paths import RootPath
 
 _CHUNK = 1 << 20

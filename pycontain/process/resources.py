@@ -19,6 +19,7 @@ import attrs
 from pycontain.errors import HostUnsupported, SandboxError
 from pycontain.kernel import descriptors
 from pycontain.runtime import census
+from pycontain.runtime.failure import has_exited
 from pycontain.runtime.group import Group, Part
 
 if TYPE_CHECKING:
@@ -170,11 +171,6 @@ class Resources:
             case ("failed", number) if number != errno.ESRCH:
                 raise SandboxError(f"the control group of {self.name} cannot be had: {os.strerror(number)}")
         raise has_exited(self.name)
-
-
-def has_exited(name: str) -> SandboxError:
-    """The error for a container that has ended."""
-    return SandboxError(f"the container {name} has exited", hint="start it again")
 
 
 def _stats_of(moment: float, used: dict[str, int | float]) -> Stats:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from pycontain.errors import InvalidSpec, NetworkError, PortInUse
-from pycontain.inside import family_of
+from pycontain.network.inside import family_of
 from pycontain.runtime import sockets
 from pycontain.runtime.forward import forwarder
 

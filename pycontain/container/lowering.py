@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pycontain.errors import HostUnsupported, InvalidSpec
+from pycontain.network.resolver import net_of
 from pycontain.runtime.disks import disk_of, no_weights, weighers
 from pycontain.runtime.loading import loading
 from pycontain.sandbox.devices import DEFAULT, Device, Rule, needs_list, with_list
 from pycontain.sandbox.landlock import LEAST_VERSION
 from pycontain.sandbox.limits import CONTROLLERS, NO_CGROUP, NO_LIMITS, Cgroup, Limits, cgroup_of, writes
-from pycontain.sandbox.network import ON_NETWORKS, Net, Networking, host_lines, resolver_of
 from pycontain.sandbox.paths import HostPath
 from pycontain.sandbox.spec import (
     MASKED_PATHS,
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from pycontain.sandbox.image import RunnableImage
 
 _TERMINAL_ENV = {"TERM": "xterm"}  # as docker run -t
-_NO_RESOLVER = "# No network of this container has a way out, so there is no name server to ask.\n"
-_RESOLVER, _UPSTREAM = "/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"
 _USER_XATTRS_IN_MEMORY = (6, 6)  # tmpfs(5)
 
 
@@ -244,47 +242,10 @@ def _refuse_changes_of_the_host(spec: ContainerSpec) -> None:
         raise InvalidSpec(tuple(problems), hint='leave them out, or choose .network("private")')
 
 
-def net_of(networking: Networking) -> Net:
-    """What the inside is made for."""
-    extra = host_lines(networking.hosts)
-    if networking.mode == "none":
-        text = "".join(f"nameserver {server}\n" for server in networking.dns)
-        return Net(resolver=text or None, hosts=extra)
-    if networking.mode == ON_NETWORKS and all(each.network.internal for each in networking.networks):
-        return Net(connected=True, resolver=_NO_RESOLVER, live=True)
-    if networking.mode == "host":  # what is on loopback there is on loopback here
-        resolver = "".join(f"nameserver {server}\n" for server in networking.dns) or _read(_RESOLVER)
-        return Net(shared=True, resolver=resolver, hosts=extra)
-    resolver, _ = _resolver_of(networking)
-    return Net(connected=True, resolver=resolver, hosts=extra, live=networking.mode == ON_NETWORKS)
-
-
-def host_resolver(networking: Networking) -> str:
-    """The host's resolver that a container of *networking* cannot reach, so that the owner has to ask it; or nothing."""
-    internal = all(each.network.internal for each in networking.networks)
-    if networking.mode in {"none", "host"} or (networking.mode == ON_NETWORKS and internal):
-        return ""
-    return _resolver_of(networking)[1]
-
-
-def _resolver_of(networking: Networking) -> tuple[str, str]:
-    from pycontain.runtime.fabric import own_addresses  # noqa: PLC0415 - only who has networks needs it
-
-    return resolver_of(_read(_RESOLVER), _read(_UPSTREAM), networking.dns, tuple(own_addresses()))
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:  # a host need not have it
-        return ""
-
-
 def _restart(spec: ContainerSpec, image: RunnableImage) -> tuple[bool, int, int] | tuple[()]:
     if spec.restart is None:
         return ()
-    from pycontain.process import signal_number  # noqa: PLC0415 - few ask for it
+    from pycontain.process.running import signal_number  # noqa: PLC0415 - few ask for it
 
     always, most = spec.restart
     return always, most, signal_number(spec.stop_signal or image.stop_signal)

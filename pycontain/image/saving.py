@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import attrs
 
-from pycontain.archive import FULL_NAME, MANIFEST_FILE
 from pycontain.errors import DigestMismatch, InvalidSpec, PycontainError, StoreError
+from pycontain.image.archive import FULL_NAME, MANIFEST_FILE
 from pycontain.layers.encode import encode
 from pycontain.layers.entries import Entry, Kind
 from pycontain.layers.pipeline import LayerBytes
@@ -26,12 +26,12 @@ from pycontain.oci.manifest import Index
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from pycontain.image.transfer import Found
     from pycontain.oci.chain import Layer
     from pycontain.oci.descriptor import Descriptor
     from pycontain.oci.digest import Digest
     from pycontain.oci.reference import Reference
     from pycontain.store.store import Store
-    from pycontain.transfer import Found
 
 _CHUNK = 1 << 20
 _MODE = 0o644

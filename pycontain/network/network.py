@@ -17,10 +17,10 @@ from pycontain.sandbox.network import Membership, parse_host_name
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pycontain.network.wiring import Wiring
     from pycontain.process import Running
     from pycontain.runtime.engine import Engine
     from pycontain.runtime.fabric import Bridge, Fabric
-    from pycontain.wiring import Wiring
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 

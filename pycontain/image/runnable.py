@@ -33,13 +33,13 @@ from pycontain.sandbox.spec import Rootfs as RootfsTree
 from pycontain.store.folder import default_path
 
 if TYPE_CHECKING:
+    from pycontain.image.progress import Reporter
+    from pycontain.image.transfer import Found, Unpacking
     from pycontain.oci.config import ExecutionParameters
-    from pycontain.progress import Reporter
     from pycontain.runtime.engine import Engine
     from pycontain.sandbox.host import HostFacts, IdRange
     from pycontain.store.leases import Lease
     from pycontain.store.store import Store
-    from pycontain.transfer import Found, Unpacking
 
 _KERNEL_TREES = ("/proc/", "/sys/", "/dev/")
 
@@ -72,7 +72,7 @@ def runnable(
 ) -> RunnableImage:
     """The image of *source* as a tree on disk, made once for each zygote.
 
-    *policy* is that of :class:`pycontain.remote.Policy`; *platform* is this machine's, or one that it can emulate.
+    *policy* is that of :class:`pycontain.image.remote.Policy`; *platform* is this machine's, or one that it can emulate.
     """
     key = (source, platform, default_path())
     with _locks.setdefault(key, threading.Lock()):
@@ -200,8 +200,8 @@ def _no_tree(path: str, problem: str) -> InvalidImage:
 def _stored(source: ImageSource, engine: Engine, policy: str, platform: str | None) -> RunnableImage:
     # Only images need what these import.
     with loading:
+        from pycontain.image.transfer import Unpacking  # noqa: PLC0415
         from pycontain.store.store import Store  # noqa: PLC0415
-        from pycontain.transfer import Unpacking  # noqa: PLC0415
 
     store = Store(source.store) if isinstance(source, StoredSource) else Store.default()
     wanted = platform_of(platform)
@@ -218,8 +218,8 @@ def obtain(
 ) -> Found:
     """The image of *source*, brought into *store* as *policy* says, unpacked, and protected by *lease*."""
     with loading:
-        from pycontain.progress import Reporter  # noqa: PLC0415 - as above
-        from pycontain.transfer import bring, nowhere  # noqa: PLC0415
+        from pycontain.image.progress import Reporter  # noqa: PLC0415 - as above
+        from pycontain.image.transfer import bring, nowhere  # noqa: PLC0415
 
     if isinstance(source, StoredSource):
         lease.protect(*source.found.digests)
@@ -227,8 +227,8 @@ def obtain(
         return source.found
     if isinstance(source, RegistrySource):
         with loading:
+            from pycontain.image.remote import Policy, pull  # noqa: PLC0415
             from pycontain.registry.settings import settings_of  # noqa: PLC0415 - as above
-            from pycontain.remote import Policy, pull  # noqa: PLC0415
 
         return pull(
             store,
@@ -253,8 +253,8 @@ def import_image(
 ) -> Found:
     """Bring the image that *source* names into *store*, where it gets no name: the lease keeps it."""
     with loading:
-        from pycontain.archive import choose_image, open_source  # noqa: PLC0415 - as above
-        from pycontain.transfer import bring, read_documents  # noqa: PLC0415
+        from pycontain.image.archive import choose_image, open_source  # noqa: PLC0415 - as above
+        from pycontain.image.transfer import bring, read_documents  # noqa: PLC0415
 
     with open_source(source, store.folder.partial) as archive:
         image = choose_image(archive, source)

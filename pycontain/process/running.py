@@ -18,7 +18,7 @@ import attrs
 from pycontain.errors import CommandFailed, CommandTimeout, InvalidSpec, SandboxError
 from pycontain.kernel.descriptors import pid_of
 from pycontain.runtime.exchange import BOUNDED, NOTIFY, PROFILE, Exchange, Expired, Wait, carry_out
-from pycontain.runtime.failure import failure_of
+from pycontain.runtime.failure import failure_of, has_exited
 from pycontain.runtime.loading import loading
 from pycontain.runtime.watch import watcher
 from pycontain.sandbox.network import LOOPBACK, NO_NETWORKING, Networking
@@ -30,15 +30,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import IO
 
-    from pycontain.changes import Change, WritableLayer
     from pycontain.container import Container, ContainerSpec
-    from pycontain.files import Files
-    from pycontain.health import Health, Monitor
     from pycontain.image import Image
-    from pycontain.inside import Place
-    from pycontain.logs import LogLine, Moment
-    from pycontain.popen import Plumbing, Process, Redirection
-    from pycontain.resources import ProcessStatus, Resources, Stats
+    from pycontain.network.inside import Place
+    from pycontain.network.wiring import Wiring
+    from pycontain.process.changes import Change, WritableLayer
+    from pycontain.process.files import Files
+    from pycontain.process.health import Health, Monitor
+    from pycontain.process.logs import LogLine, Moment
+    from pycontain.process.popen import Plumbing, Process, Redirection
+    from pycontain.process.resources import ProcessStatus, Resources, Stats
+    from pycontain.process.terminal import Terminal
     from pycontain.runtime.engine import Engine
     from pycontain.runtime.exchange import Steps
     from pycontain.runtime.log import Cursor, Log
@@ -48,8 +50,6 @@ if TYPE_CHECKING:
     from pycontain.sandbox.plan import Plan
     from pycontain.sandbox.spec import SandboxSpec
     from pycontain.store.locks import Lock
-    from pycontain.terminal import Terminal
-    from pycontain.wiring import Wiring
 
 Text = TypeVar("Text", str, bytes)
 
@@ -332,7 +332,7 @@ class Prepared:
         if self.networking.mode in {"none", "host"} and not self.networking.published:
             return None
         with loading:
-            from pycontain.wiring import Wiring  # noqa: PLC0415 - who has no networks pays nothing
+            from pycontain.network.wiring import Wiring  # noqa: PLC0415 - who has no networks pays nothing
 
         hostname = self.compiled.sandbox.hostname
         return Wiring.prepare(self.networking, self.engine, ident, self.name or ident[:12], hostname)
@@ -519,7 +519,7 @@ def _both(*acts: Callable[[], None]) -> Callable[[], None]:
 
 def _input_from(stdin: Redirection) -> Plumbing:
     with loading:
-        from pycontain.popen import Plumbing  # noqa: PLC0415 - for those who use it
+        from pycontain.process.popen import Plumbing  # noqa: PLC0415 - for those who use it
 
     return Plumbing.of_input(stdin)
 
@@ -673,7 +673,7 @@ class Running:
         """
         self._require_owner()
         with loading:
-            from pycontain.logs import check, lines_of  # noqa: PLC0415 - for those who use it
+            from pycontain.process.logs import check, lines_of  # noqa: PLC0415 - for those who use it
 
         return lines_of(self._log, self, follow=follow, since=check(since, tail), tail=tail)
 
@@ -694,7 +694,7 @@ class Running:
                 hint="start it with .tty(), or give a command one: .popen(…, tty=True)",
             )
         with loading:
-            from pycontain.terminal import Terminal  # noqa: PLC0415 - for those who use it
+            from pycontain.process.terminal import Terminal  # noqa: PLC0415 - for those who use it
 
         master = watcher().open_terminal(self._watched)
         with self._lock:
@@ -733,7 +733,7 @@ class Running:
         if not (_is_number(timeout) and timeout >= 0):
             raise InvalidSpec(f"timeout={timeout!r} is no number of seconds")
         with loading:
-            from pycontain.readiness import conditions, wait_for  # noqa: PLC0415 - for those who use it
+            from pycontain.process.readiness import conditions, wait_for  # noqa: PLC0415 - for those who use it
 
         wanted = tuple(
             conditions(
@@ -755,7 +755,7 @@ class Running:
     def health(self) -> Health:
         """How it is, as its health check says: see :class:`Health`. The first look begins the probes."""
         with loading:
-            from pycontain.health import Health  # noqa: PLC0415 - as above
+            from pycontain.process.health import Health  # noqa: PLC0415 - as above
 
         monitor = self._health_monitor()
         return Health("none") if monitor is None else monitor.now
@@ -772,7 +772,7 @@ class Running:
     def _health_monitor(self) -> Monitor | None:
         self._require_owner()
         with loading:
-            from pycontain.health import Monitor, command_of  # noqa: PLC0415 - as above
+            from pycontain.process.health import Monitor, command_of  # noqa: PLC0415 - as above
 
         check = self.spec.health or self._prepared.compiled.image.health
         if check is None or not command_of(check):
@@ -854,7 +854,7 @@ class Running:
             self._container, self.spec = changed, changed.spec
 
     def _resources(self) -> Resources:
-        from pycontain.resources import Resources, has_exited  # noqa: PLC0415 - who does not ask pays nothing
+        from pycontain.process.resources import Resources  # noqa: PLC0415 - who does not ask pays nothing
 
         self._require_owner()
         if self._watched.done.is_set():
@@ -888,7 +888,7 @@ class Running:
 
     def _place(self, pidfd: int) -> Place:
         with loading:
-            from pycontain.inside import Place  # noqa: PLC0415 - who needs no sockets pays nothing
+            from pycontain.network.inside import Place  # noqa: PLC0415 - who needs no sockets pays nothing
 
         shared = self.spec.networking.mode == "host"
         return Place(self._prepared.engine, pidfd, self.name, shared=shared)
@@ -933,7 +933,7 @@ class Running:
                 hint='its ports are those of the host; start it with .network("private") for ports of its own',
             )
         with loading:
-            from pycontain.wiring import Wiring  # noqa: PLC0415 - as above
+            from pycontain.network.wiring import Wiring  # noqa: PLC0415 - as above
 
         with self._opened_pidfd() as pidfd:
             with self._lock:
@@ -949,8 +949,6 @@ class Running:
         self._require_owner()
         pidfd = watcher().open_pidfd(self._watched)
         if pidfd < 0:
-            from pycontain.resources import has_exited  # noqa: PLC0415 - as above
-
             raise has_exited(self.name)
         try:
             yield pidfd
@@ -964,7 +962,7 @@ class Running:
         """What is in the container, to be read, written and copied from outside: see :class:`Files`."""
         with self._lock:
             if self._files is None:
-                from pycontain.files import Files  # noqa: PLC0415 - who does not ask pays nothing
+                from pycontain.process.files import Files  # noqa: PLC0415 - who does not ask pays nothing
 
                 prepared = self._prepared
                 self._files = Files(
@@ -1000,14 +998,14 @@ class Running:
         *pause*: whether the container stands still meanwhile; None, where the host can have that. Of ``rootfs:`` an image
         is made first; ``host:`` has no layers, and raises :class:`ImageError`.
         """
-        from pycontain.changes import commit  # noqa: PLC0415 - as above
+        from pycontain.process.changes import commit  # noqa: PLC0415 - as above
 
         return commit(
             self, self._layer(), tag=tag, message=message, author=author, changes=changes, pause=pause
         )
 
     def _layer(self) -> WritableLayer:
-        from pycontain.changes import WritableLayer  # noqa: PLC0415 - as above
+        from pycontain.process.changes import WritableLayer  # noqa: PLC0415 - as above
 
         prepared, watched = self._prepared, self._watched
         return WritableLayer(
@@ -1233,7 +1231,7 @@ class Running:
         self._require_owner()
         prepared = self._prepare_command(argv, env, user, workdir, tty=tty)
         with loading:
-            from pycontain.popen import Coding, Plumbing, popen  # noqa: PLC0415 - for those who use it
+            from pycontain.process.popen import Coding, Plumbing, popen  # noqa: PLC0415 - for those who use it
 
         coding = Coding.parse(encoding, errors) if text or encoding or errors else None
         if tty:

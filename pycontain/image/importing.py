@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import attrs
 
 from pycontain.errors import ImageNotFound, InvalidImage
+from pycontain.image.transfer import Found, store_document
 from pycontain.layers.compression import MAGIC_LENGTH, Compression, detect
 from pycontain.layers.decode import Decoder
 from pycontain.layers.diff import diff
@@ -22,7 +23,6 @@ from pycontain.oci.digest import Digest
 from pycontain.oci.manifest import Manifest
 from pycontain.oci.media_types import CONFIG, LAYER, LAYER_GZIP, LAYER_ZSTD, MANIFEST
 from pycontain.store.blobs import Incoming
-from pycontain.transfer import Found, store_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 import attrs
 
-from pycontain import process
+from pycontain.container.lowering import control_group, group_for, reasons, sandbox_spec, user_namespace
 from pycontain.errors import InvalidSpec
-from pycontain.lowering import control_group, group_for, reasons, sandbox_spec, user_namespace
 from pycontain.oci.source import Source, parse_source
+from pycontain.process import running as process
 from pycontain.runtime import engine as engines
 from pycontain.runtime.exchange import carry_out
 from pycontain.runtime.loading import loading
@@ -56,11 +56,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pycontain.image import Image
+    from pycontain.image.runnable import StoredSource
     from pycontain.network import Network
     from pycontain.oci.config import Healthcheck
-    from pycontain.popen import Redirection
     from pycontain.process import Completed, Running
-    from pycontain.runnable import StoredSource
+    from pycontain.process.popen import Redirection
     from pycontain.runtime.exchange import Steps
     from pycontain.sandbox.image import RunnableImage
     from pycontain.sandbox.isolation import Isolation
@@ -497,7 +497,7 @@ class Description:
         is unhealthy. Failures do not count for *start_period* seconds (0) after the start; until it is well for the first time it is
         run every *start_interval* seconds (1). Without a command there is none, also when the image has one. See ``Running.health``.
         """
-        from pycontain.health import healthcheck  # noqa: PLC0415 - few ask for it
+        from pycontain.process.health import healthcheck  # noqa: PLC0415 - few ask for it
 
         return self._with(
             health=healthcheck(
@@ -518,7 +518,7 @@ class Description:
 
     def pull(self, policy: str) -> Self:
         """When to ask a registry for the image: ``missing`` (the default), ``always``, ``newer`` or ``never``."""
-        from pycontain.remote import Policy  # noqa: PLC0415 - loads what only registries need
+        from pycontain.image.remote import Policy  # noqa: PLC0415 - loads what only registries need
 
         return self._with(pull=str(Policy.parse(policy)))
 
@@ -616,7 +616,7 @@ class Description:
         """
         before = self.spec.networking
         if not isinstance(network, str):
-            from pycontain.network import parse_membership  # noqa: PLC0415 - who has none needs nothing of it
+            from pycontain.network.network import parse_membership  # noqa: PLC0415 - who has none needs nothing of it
 
             membership = parse_membership(network, aliases, ip)
             others = tuple(each for each in before.networks if each.network is not network)
@@ -913,7 +913,7 @@ class Container(Description):
         cannot keep, so that ``run`` would raise :class:`HostUnsupported`, is in ``refused``.
         """
         # What only a start needs, and what it does without.
-        from pycontain.runnable import runnable  # noqa: PLC0415
+        from pycontain.image.runnable import runnable  # noqa: PLC0415
         from pycontain.sandbox.compile import compile_plan  # noqa: PLC0415
         from pycontain.sandbox.isolation import isolation_of, output_wall  # noqa: PLC0415
 
@@ -984,7 +984,7 @@ class Container(Description):
         engine = engines.engine()
         # An image may get another tree under the same name at any time; the plan goes with the tree.
         with loading:
-            from pycontain.runnable import runnable  # noqa: PLC0415 - what only a start needs is loaded by the first one
+            from pycontain.image.runnable import runnable  # noqa: PLC0415 - what only a start needs is loaded by the first one
         image = runnable(self.spec.image, engine, policy=self.spec.pull, platform=self.spec.platform)
         key = (self.spec, image, *_places(self.spec))
         compiled: process.Compiled | None = engine.plans.get(key)

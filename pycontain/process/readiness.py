@@ -21,15 +21,15 @@ from pycontain.errors import (
     PathError,
     PycontainError,
 )
-from pycontain.logs import Reader
-from pycontain.process import how_it_ended, shortened
+from pycontain.process.logs import Reader
+from pycontain.process.running import how_it_ended, shortened
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Sequence
 
-    from pycontain.health import Monitor
     from pycontain.process import Completed, Running
+    from pycontain.process.health import Monitor
     from pycontain.runtime.log import Log
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25

@@ -21,15 +21,15 @@ from pycontain.runtime.unpack import Unpacker
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from pycontain.files import Files
     from pycontain.image import Image
+    from pycontain.image.transfer import Found
     from pycontain.oci.descriptor import Descriptor
     from pycontain.oci.digest import Digest
-    from pycontain.process import Compiled, Running
+    from pycontain.process.files import Files
+    from pycontain.process.running import Compiled, Running
     from pycontain.runtime.engine import Engine
     from pycontain.store.leases import Lease
     from pycontain.store.store import Store
-    from pycontain.transfer import Found
 
 _CHUNK = 1 << 20
 _PACKET_LIMIT = 1 << 16
@@ -159,7 +159,7 @@ def commit(
     pause: bool | None,
 ) -> Image:
     """As :meth:`Running.commit`."""
-    from pycontain.image import image_of, name_of  # noqa: PLC0415 - who only looks at changes needs no images
+    from pycontain.image.image import image_of, name_of  # noqa: PLC0415 - who only looks at changes needs no images
     from pycontain.oci.reference import Reference  # noqa: PLC0415 - as above
     from pycontain.store.store import Store  # noqa: PLC0415 - as above
 
@@ -209,9 +209,9 @@ def _base(running: Running, stored: object, store: Store, lease: Lease) -> Found
         return found
     match running.spec.image:
         case Rootfs(path):
-            from pycontain.importing import store_rootfs  # noqa: PLC0415 - as above
+            from pycontain.image.importing import store_rootfs  # noqa: PLC0415 - as above
+            from pycontain.image.runnable import platform_of  # noqa: PLC0415 - as above
             from pycontain.oci.config import ExecutionParameters  # noqa: PLC0415 - as above
-            from pycontain.runnable import platform_of  # noqa: PLC0415 - as above
 
             return store_rootfs(store, lease, os.path.abspath(path), ExecutionParameters(), platform_of(None))
         case HostImage():
@@ -265,12 +265,12 @@ def _store_image(
     message: str,
     author: str,
 ) -> Found:
+    from pycontain.image.transfer import Found, store_document  # noqa: PLC0415
     from pycontain.oci.chain import layers_of  # noqa: PLC0415 - as above
     from pycontain.oci.config import History  # noqa: PLC0415
     from pycontain.oci.descriptor import Descriptor  # noqa: PLC0415
     from pycontain.oci.manifest import Manifest  # noqa: PLC0415
     from pycontain.oci.media_types import CONFIG, MANIFEST, OCI_TWINS  # noqa: PLC0415
-    from pycontain.transfer import Found, store_document  # noqa: PLC0415
 
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     # Without a history each layer is a step; with one it must go on, or the two would not fit together.

@@ -8,8 +8,8 @@ import socket
 from typing import TYPE_CHECKING
 
 from pycontain.errors import ConnectTimeout, InvalidSpec, NetworkError, NothingListens, PortInUse
-from pycontain.resources import has_exited
 from pycontain.runtime import sockets
+from pycontain.runtime.failure import has_exited
 from pycontain.sandbox.network import is_ipv6, parse_address, parse_port
 
 if TYPE_CHECKING:

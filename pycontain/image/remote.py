@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 import attrs
 
 from pycontain.errors import ImageNotFound, InvalidSpec, NoMatchingPlatform, PycontainError, RegistryError
+from pycontain.image.progress import Phase
+from pycontain.image.transfer import bring, find_stored, nowhere, read_documents
 from pycontain.oci.media_types import INDEXES, MANIFESTS
-from pycontain.progress import Phase
 from pycontain.registry.client import Registry
 from pycontain.registry.push import push_image
-from pycontain.transfer import bring, find_stored, nowhere, read_documents
 
 if TYPE_CHECKING:
+    from pycontain.image.progress import Reporter
+    from pycontain.image.transfer import Found, Unpacking
     from pycontain.oci.descriptor import Descriptor
     from pycontain.oci.platform import Platform
     from pycontain.oci.reference import Reference
-    from pycontain.progress import Reporter
     from pycontain.registry.client import Repository
     from pycontain.registry.settings import RegistrySettings
     from pycontain.store.leases import Lease
     from pycontain.store.store import Store
-    from pycontain.transfer import Found, Unpacking
 
 _DOCUMENTS: Final = MANIFESTS | INDEXES
 _TAGS_LOOKED_AT: Final = 1000

@@ -1,6 +1,6 @@
 """``run_attached``: a container on this process's own standard streams, as a command line has it.
 
-The payload is never given our descriptors, see :mod:`pycontain.pump`. What crosses is bytes, and nobody's slowness holds up
+The payload is never given our descriptors, see :mod:`pycontain.process.pump`. What crosses is bytes, and nobody's slowness holds up
 signals or a timeout.
 """
 
@@ -13,18 +13,18 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from pycontain import process
 from pycontain.errors import CommandTimeout, SandboxError
-from pycontain.pump import Pump
+from pycontain.process import running as process
+from pycontain.process.pump import Pump
 from pycontain.runtime.exchange import NOTIFY, PROFILE, Exchange, Expired, converse
 from pycontain.runtime.failure import failure_of
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from pycontain.console import Console
     from pycontain.container import Container
     from pycontain.process import Completed
+    from pycontain.process.console import Console
 
 _FORWARDED = (
     signal.SIGHUP,
@@ -91,7 +91,7 @@ def run_attached(
 
 
 def _console(exchange: Exchange, *, stdin: bool) -> Console:
-    from pycontain.console import Console  # noqa: PLC0415 - for who has a terminal
+    from pycontain.process.console import Console  # noqa: PLC0415 - for who has a terminal
 
     return Console(exchange, stdin=stdin)
 

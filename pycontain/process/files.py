@@ -27,7 +27,7 @@ from pycontain.sandbox.size import parse_size
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from pycontain.filecopy import Copied
+    from pycontain.process.filecopy import Copied
     from pycontain.runtime.engine import Engine
 
     Path = str | os.PathLike[str]
@@ -346,7 +346,7 @@ class Files:
         devices are left out. All of it belongs to *user*, by default the container's own; with *keep_ids* to the
         numbers that it has on the host.
         """
-        from pycontain import filecopy  # noqa: PLC0415 - who reads a file need not load it
+        from pycontain.process import filecopy  # noqa: PLC0415 - who reads a file need not load it
 
         owner = None if keep_ids else self.owner(user)
         return filecopy.put(self, source, root_path(path), owner=owner, mode=mode)
@@ -358,7 +358,7 @@ class Files:
         are below *target*. It belongs to the calling user, or with *keep_ids* to the container's numbers; set-user-ID and
         set-group-ID bits stay behind. So do the trees of /proc and /sys when they lie below *path*, and what is removed meanwhile.
         """
-        from pycontain import filecopy  # noqa: PLC0415 - as above
+        from pycontain.process import filecopy  # noqa: PLC0415 - as above
 
         return filecopy.get(self, root_path(path), target, keep_ids=keep_ids)
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 import attrs
 
 from pycontain.errors import HostUnsupported, ImageNotFound, InvalidReference
+from pycontain.image.progress import Callback, reporter_of
+from pycontain.image.runnable import StoredSource, import_image, platform_of
 from pycontain.kernel.trees import remove_tree
 from pycontain.oci.config import ExecutionParameters, History, ImageConfig, RootFS
 from pycontain.oci.descriptor import Descriptor
@@ -20,9 +22,6 @@ from pycontain.oci.manifest import Manifest
 from pycontain.oci.media_types import CONFIG, MANIFEST
 from pycontain.oci.reference import Reference
 from pycontain.oci.source import HostImage, RegistrySource, Rootfs, Source, parse_source
-from pycontain.progress import Callback, reporter_of
-from pycontain.runnable import StoredSource, import_image, platform_of
-from pycontain.runnable import runnable as runnable  # noqa: PLC0414 - container.py knows it by this place
 from pycontain.runtime.probe import is_privileged
 from pycontain.store.store import Store as _Store
 from pycontain.store.store import StoredImage
@@ -30,6 +29,7 @@ from pycontain.store.store import StoredImage
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from pycontain.image.transfer import Found, Unpacking
     from pycontain.layers.entries import Limits as LayerLimits
     from pycontain.oci.chain import Layer
     from pycontain.registry.credentials import Credentials
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from pycontain.runtime.unpack import Unpacker
     from pycontain.store.collect import Collected
     from pycontain.store.leases import Lease
-    from pycontain.transfer import Found, Unpacking
 
 #: Who we are at a registry: credentials, or a user name and a password.
 Auth: TypeAlias = "Credentials | tuple[str, str]"
@@ -112,7 +111,7 @@ class Image(StoredImage):
     @property
     def found(self) -> Found:
         """The same as transfers know it."""
-        from pycontain.transfer import Found  # noqa: PLC0415 - loads what unpacks, too
+        from pycontain.image.transfer import Found  # noqa: PLC0415 - loads what unpacks, too
 
         return Found(self.descriptor, self.manifest, self.config, self.layers, self.index)
 
@@ -199,11 +198,11 @@ class Image(StoredImage):
         ``missing`` asks it when the store has no such image, ``newer`` makes do with what the store has when the
         registry does not answer, ``never`` asks nobody. *unpack* makes it ready to run; by default, when it is for
         this machine; *layer_limits* bounds what each layer may unpack to. For *auth*, *plain_http*, *ca* and *mirrors* see :class:`RegistrySettings`;
-        without them :func:`configure_registry` holds. For *progress* see :mod:`pycontain.progress`.
+        without them :func:`configure_registry` holds. For *progress* see :mod:`pycontain.image.progress`.
 
         On failure the name means what it meant, and what came is kept for the next try.
         """
-        from pycontain.remote import Policy, pull  # noqa: PLC0415 - loads the registry client
+        from pycontain.image.remote import Policy, pull  # noqa: PLC0415 - loads the registry client
 
         wanted = platform_of(platform)
         store = store or Store()
@@ -242,7 +241,7 @@ class Image(StoredImage):
         What the registry has is not sent again. *all_platforms* pushes the index from which it was chosen, with all
         that it lists, which must be in the store.
         """
-        from pycontain.remote import push  # noqa: PLC0415 - loads the registry client
+        from pycontain.image.remote import push  # noqa: PLC0415 - loads the registry client
 
         pushed = self.index if all_platforms and self.index else self.descriptor
         name = _registry_reference(reference) if reference else self._only_reference()
@@ -282,9 +281,9 @@ class Image(StoredImage):
         *source* is a path, or a stream that is read to its end and not closed: what ``docker save``, ``podman save``,
         skopeo or :meth:`save` wrote, compressed or not. An image without a name gets one from its digest.
         """
-        from pycontain.archive import open_archive  # noqa: PLC0415 - tarfile takes 10 ms
-        from pycontain.progress import Reporter  # noqa: PLC0415
-        from pycontain.transfer import bring, read_documents  # noqa: PLC0415
+        from pycontain.image.archive import open_archive  # noqa: PLC0415 - tarfile takes 10 ms
+        from pycontain.image.progress import Reporter  # noqa: PLC0415
+        from pycontain.image.transfer import bring, read_documents  # noqa: PLC0415
 
         store = store or Store()
         wanted = platform_of(platform)
@@ -311,7 +310,7 @@ class Image(StoredImage):
         Each has in it the name by which it was found; one that was not found by a name has all its names.
         *format* ``oci`` is an OCI image layout, ``docker`` what ``docker load`` of every version reads.
         """
-        from pycontain.saving import Format, open_target, write_archive  # noqa: PLC0415
+        from pycontain.image.saving import Format, open_target, write_archive  # noqa: PLC0415
 
         images = _names_by_content([self, *also])
         chosen = Format.parse(format)
@@ -335,7 +334,7 @@ class Image(StoredImage):
 
         *config* says how it is run. The same tree and config give the same image.
         """
-        from pycontain.importing import store_rootfs  # noqa: PLC0415 - only who makes images needs it
+        from pycontain.image.importing import store_rootfs  # noqa: PLC0415 - only who makes images needs it
 
         store = store or Store()
         with store.lease() as lease:
@@ -385,7 +384,7 @@ class Image(StoredImage):
         *name* is a reference, an image ID or the beginning of one, or names an image on disk with its transport, which
         is then brought into the store. :class:`ImageNotFound` when there is none.
         """
-        from pycontain.remote import not_stored  # noqa: PLC0415 - loads the registry client
+        from pycontain.image.remote import not_stored  # noqa: PLC0415 - loads the registry client
 
         store = store or Store()
         wanted = platform_of(platform)
@@ -490,7 +489,7 @@ class _Remover:
 
 def image_of(stored: StoredImage, store: _Store) -> Image:
     """What *store* has as *stored*, with its config."""
-    from pycontain.transfer import found_of  # noqa: PLC0415 - loads what unpacks, too
+    from pycontain.image.transfer import found_of  # noqa: PLC0415 - loads what unpacks, too
 
     return _image(found_of(store, stored), store, stored.reference)
 
@@ -591,9 +590,9 @@ def _unpacking(limits: LayerLimits | None, *, on: bool) -> Iterator[Unpacking | 
     if not on:
         yield None
         return
+    from pycontain.image.transfer import Unpacking  # noqa: PLC0415 - as above
     from pycontain.layers.entries import DEFAULT_LIMITS  # noqa: PLC0415 - as below
     from pycontain.runtime.engine import engine  # noqa: PLC0415 - who only stores images needs no zygote
-    from pycontain.transfer import Unpacking  # noqa: PLC0415 - as above
 
     try:
         current = engine()

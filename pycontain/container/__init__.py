@@ -1,0 +1,6 @@
+"""The value that describes a container, and what becomes of it on this host."""
+
+from pycontain.container.container import Container, ContainerSpec, Description
+from pycontain.container.lowering import sandbox_spec
+
+__all__ = ["Container", "ContainerSpec", "Description", "sandbox_spec"]
