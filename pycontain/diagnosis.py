@@ -19,6 +19,7 @@ from pycontain.runtime import engine as engines
 from pycontain.runtime.findings import CONTROLLERS, NAMESPACES, Findings, Trial, probe_findings
 from pycontain.sandbox.host import CgroupLayout
 from pycontain.sandbox.landlock import LEAST_VERSION
+from pycontain.volume import folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +136,7 @@ def doctor() -> Report:
     >>> pycontain.doctor().ok
     True
     """
-    return judge(probe_findings(try_container()))
+    return judge(probe_findings(try_container(), folder()))
 
 
 def try_container() -> Trial:
@@ -168,6 +169,7 @@ def judge(found: Findings) -> Report:
             overlay(found),
             state_folder(found),
             store_folder(found),
+            volumes_folder(found),
             control_groups(found),
             seccomp(found),
             landlock(found),
@@ -175,6 +177,7 @@ def judge(found: Findings) -> Report:
             nesting(found),
             networks(found),
             way_out(found),
+            repositories(found),
             first_container(found),
         )
     )
@@ -374,6 +377,20 @@ def store_folder(found: Findings) -> Check:
     return Check(name, Verdict.GOOD, text)
 
 
+def volumes_folder(found: Findings) -> Check:
+    """Where named volumes lie. They are made at the first use, so that it need not be there yet."""
+    name, volumes, needed_for = "volumes", found.volumes, "named volumes"
+    text = f"{volumes.path} on {volumes.file_system}, {volumes.free / (1 << 30):.1f} GiB free"
+    choose = "export PYCONTAIN_VOLUMES=FOLDER"
+    if not volumes.writable:
+        because = f"it cannot be written by {found.subordinate.user}"
+        return Check(name, Verdict.LIMITED, volumes.path, because, choose, needed_for)
+    if volumes.free < _ENOUGH_SPACE:
+        fix = f"make room, or {choose}"
+        return Check(name, Verdict.LIMITED, text, "there is little room", fix, needed_for)
+    return Check(name, Verdict.GOOD, text)
+
+
 # --- limits -------------------------------------------------------------------------------------------------
 
 
@@ -553,6 +570,16 @@ def way_out(found: Findings) -> Check:
             "pasta", Verdict.LIMITED, found.pasta, because, "sudo chmod 0666 /dev/net/tun", _NETWORKS
         )
     return Check("pasta", Verdict.GOOD, found.pasta)
+
+
+def repositories(found: Findings) -> Check:
+    """The program that fetches what ADD wants of a git repository."""
+    if found.git is None:
+        because, fix = "ADD of a repository is done by git(1)", "apt install git"
+        return Check(
+            "git", Verdict.LIMITED, "not in PATH", because, fix, "ADD of a git repository in a build"
+        )
+    return Check("git", Verdict.GOOD, found.git)
 
 
 def first_container(found: Findings) -> Check:

@@ -15,19 +15,20 @@ if TYPE_CHECKING:
 
 _MOST = 1 << 30
 _CHUNK = 1 << 20
+_CONNECT, _SILENT = 30.0, 60.0  # seconds
 _CHECKSUM = re.compile(r"(sha256|sha384|sha512):([0-9a-f]+)")
-
-
-def is_git(text: str) -> bool:
-    """Whether ADD means a repository."""
-    return text.startswith(("git@", "git://", "ssh://")) or (
-        is_url(text) and text.partition("#")[0].endswith(".git")
-    )
 
 
 def is_url(text: str) -> bool:
     """Whether ADD means something to fetch."""
     return text.startswith(("http://", "https://"))
+
+
+def check_checksum(text: str) -> None:
+    """Raise :class:`ValueError` unless *text* is a digest that can be checked."""
+    match = _CHECKSUM.fullmatch(text)
+    if match is None or len(match[2]) != 2 * hashlib.new(match[1]).digest_size:
+        raise ValueError(f"--checksum={text} is no digest; write sha256:… with 64 hexadecimal digits")
 
 
 def fetched(url: str, checksum: str, session: Session) -> tuple[str, bytes]:
@@ -39,7 +40,9 @@ def fetched(url: str, checksum: str, session: Session) -> tuple[str, bytes]:
         raise BuildError(f"{url} has no file name", hint="name the file in the destination, and in the URL")
     content = bytearray()
     try:
-        with urllib3.PoolManager(retries=urllib3.Retry(3)) as pool:
+        with urllib3.PoolManager(
+            retries=urllib3.Retry(3), timeout=urllib3.Timeout(connect=_CONNECT, read=_SILENT)
+        ) as pool:
             answer = pool.request("GET", url, preload_content=False)
             try:
                 if answer.status != 200:
@@ -59,9 +62,7 @@ def fetched(url: str, checksum: str, session: Session) -> tuple[str, bytes]:
 
 
 def _check(url: str, content: bytes, checksum: str) -> None:
-    match = _CHECKSUM.fullmatch(checksum)
-    if match is None:
-        raise BuildError(f"--checksum={checksum} is none", hint="write sha256:…")
-    found = hashlib.new(match[1], content).hexdigest()
-    if found != match[2]:
-        raise BuildError(f"{url} is {match[1]}:{found}, and should be {checksum}")
+    name, _, wanted = checksum.partition(":")
+    found = hashlib.new(name, content).hexdigest()
+    if found != wanted:
+        raise BuildError(f"{url} is {name}:{found}, and should be {checksum}")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ import attrs
 
 from pycontain.building import copy as copies
 from pycontain.building import mounting, parameters
-from pycontain.building.fetch import fetched, is_git, is_url
+from pycontain.building.fetch import check_checksum, fetched, is_url
+from pycontain.building.git import Repository, check_commit, clone, is_git
 from pycontain.building.run import container_of, run
 from pycontain.building.session import BuildProgress, refuse_platform
 from pycontain.building.state import State
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
 _NAME = "pycontain.build.v1"
 _BILLION = 10**9
+_FETCHED = 0o600  # as for Docker
 
 
 @attrs.define(eq=False)
@@ -239,8 +242,7 @@ class Site:
     # --- COPY and ADD -----------------------------------------------------------------------------------
 
     def _copy(self, one: said.Copy) -> None:
-        scope, session = self.scope, self.session
-        adds = isinstance(one, said.Add)
+        scope = self.scope
         sources = [scope.text(one, source) for source in one.sources]
         target = scope.text(one, one.destination)
         if len(sources) + len(one.contents) > 1 and not target.endswith("/") and target not in {".", ".."}:
@@ -255,54 +257,84 @@ class Site:
                 check_mode(chmod)
             except ValueError as error:
                 raise scope.document.error(str(error), one.lines) from None
-        remote = [source for source in sources if adds and is_url(source)]
-        for source in sources:
-            if adds and is_git(source):
-                raise scope.document.error(
-                    f"{source!r} is a git repository, which ADD cannot fetch here",
-                    one.lines,
-                    "clone it into the context",
-                )
-        origin, keep = self.origin(one.origin)
-        texts = tuple((each.name, self._content(one, each)) for each in one.contents)
-        for url in remote:
-            texts += (fetched(url, getattr(one, "checksum", ""), session),)
-        unpack = (
-            adds
-            and (getattr(one, "unpack", None) is not False)
-            and (not remote or bool(getattr(one, "unpack", None)))
-        )
         order = self.order(
-            tuple(copies.source_pattern(each, parents=one.parents) for each in sources if each not in remote),
-            texts=texts,
+            (),
+            texts=tuple((each.name, self._content(one, each), 0o644) for each in one.contents),
             destination=copies.destination(target, self.state.said.working_dir or "/"),
-            ignored=() if keep else session.context.ignored,
             exclude=tuple(scope.text(one, each) for each in one.exclude),
-            keep_owners=keep,
             owner=scope.text(one, one.chown),
             mode=chmod,
             parents=one.parents,
-            unpack=unpack,
         )
-        if order.sources and not keep and not session.context.path:
+        if isinstance(one, said.Add):
+            if any(map(is_git, sources)):
+                self._add_repository(one, sources, order)
+                return
+            order, sources = self._with_urls(one, sources, order)
+        origin, keep = self.origin(one.origin)
+        if sources and not keep and not self.session.context.path:
             raise scope.document.error(
                 "there is no build context to copy from", one.lines, "name a directory: build(context)"
             )
-        self._copied(one, order, origin if order.sources else copies.Origin())
+        order = attrs.evolve(
+            order,
+            sources=tuple(copies.source_pattern(each, parents=one.parents) for each in sources),
+            ignored=() if keep else self.session.context.ignored,
+            keep_owners=keep,
+        )
+        self._copied(one, order, origin if sources else copies.Origin())
 
-    def _copied(self, one: said.Copy, order: Copying, origin: copies.Origin) -> None:
+    def _with_urls(self, one: said.Add, sources: list[str], order: Copying) -> tuple[Copying, list[str]]:
+        """*order* with what is fetched, and what is left of *sources*."""
+        checksum = self.scope.text(one, one.checksum)
+        urls = [source for source in sources if is_url(source)]
+        if checksum:
+            try:
+                check_checksum(checksum)
+            except ValueError as error:
+                raise self.scope.document.error(str(error), one.lines) from None
+            if not len(urls) == len(sources) == 1:
+                raise self.scope.document.error("ADD --checksum is for a single URL", one.lines)
+        given = tuple((*fetched(url, checksum, self.session), _FETCHED) for url in urls)
+        unpack = not urls if one.unpack is None else one.unpack
+        rest = [source for source in sources if source not in urls]
+        return attrs.evolve(order, texts=(*order.texts, *given), unpack=unpack), rest
+
+    def _add_repository(self, one: said.Add, sources: list[str], order: Copying) -> None:
+        document, session = self.scope.document, self.session
+        if len(sources) + len(one.contents) > 1:
+            raise document.error(
+                "ADD takes a git repository alone", one.lines, "write an ADD for each source"
+            )
+        checksum = self.scope.text(one, one.checksum)
+        try:
+            repository = Repository.parse(sources[0])
+            check_commit(checksum)
+        except ValueError as error:
+            raise document.error(str(error), one.lines, "write URL, URL#REF or URL#REF:DIRECTORY") from None
+        with ExitStack() as stack:
+            folder = session.engine.new_tree()
+            stack.callback(session.unpacking.unpacker.remove_tree, folder)
+            commit = clone(repository, folder, session, keep=one.keep_git_dir, checksum=checksum)
+            order = attrs.evolve(order, sources=(copies.source_pattern(repository.folder),))
+            # What git writes down beside a commit is never the same twice.
+            known = f"{commit} {repository.url} {repository.folder}" if one.keep_git_dir else ""
+            self._copied(one, order, copies.Origin(folder), known)
+
+    def _copied(self, one: said.Copy, order: Copying, origin: copies.Origin, known: str = "") -> None:
+        """Make the layer, or find it. *known* is what the sources are known by, when it is not their content."""
         text = " ".join(one.text.split("\n")[0].split())
         parts = (
             *(one.keyword, os.fsdecode(order.destination), order.owner, order.mode, order.parents),
             *(order.unpack, list(order.exclude), order.keep_owners),
         )
         if not self.session.no_cache:
-            key = self._key(*parts, copies.digest(self.session, order, origin))
+            key = self._key(*parts, known or copies.digest(self.session, order, origin))
             if self._cached(one, key, text):
                 return
         built, found = copies.layer(self.session, order, origin, self.state)
         # By what was copied, which may not be what was there when it was looked at first.
-        self._add(self._key(*parts, found), built, text)
+        self._add(self._key(*parts, known or found), built, text)
 
     def _content(self, one: said.Copy, heredoc: Any) -> bytes:
         text = heredoc.text()

@@ -70,14 +70,14 @@ class Found:
 class Copying:
     """One COPY or ADD, as plain values: they travel to where it is done.
 
-    *sources* are patterns in the tree, *texts* files that are given with name and content. *ignored* are the patterns of
+    *sources* are patterns in the tree, *texts* files that are given with name, content and mode. *ignored* are the patterns of
     .dockerignore, each with whether it is an exception. *keep_owners* is for what comes from a stage or an image. *owner* and
     *mode* are as --chown and --chmod have them. *made* is the time of what has none, and no time is later than *newest*, both in
     nanoseconds.
     """
 
     sources: tuple[bytes, ...]
-    texts: tuple[tuple[str, bytes], ...]
+    texts: tuple[tuple[str, bytes, int], ...]
     destination: bytes
     ignored: tuple[tuple[str, bool], ...]
     exclude: tuple[str, ...]
@@ -124,8 +124,8 @@ class Copying:
     # --- what is to be copied ---------------------------------------------------------------------------
 
     def _found(self) -> Iterator[Found]:
-        for name, content in self.texts:
-            entry = Entry(b"", Kind.FILE, 0o644, mtime=self.made, size=len(content))
+        for name, content, mode in self.texts:
+            entry = Entry(b"", Kind.FILE, mode, mtime=self.made, size=len(content))
             yield Found(
                 os.fsencode(name), self._counted(os.fsencode(name), iter([(entry, (content,))])), folder=False
             )

@@ -99,7 +99,7 @@ class StateFolder:
 
 @attrs.frozen
 class StoreFolder:
-    """Where images lie, or would: as :class:`StateFolder`."""
+    """Where images lie, or volumes, or would: as :class:`StateFolder`."""
 
     path: str = "/home/user/.local/share/pycontain"
     file_system: str = "ext4"
@@ -163,11 +163,13 @@ class Findings:
     absent: tuple[str, ...] = ()  # system calls that every container needs, and the kernel does not know
     state: StateFolder = StateFolder()
     store: StoreFolder = StoreFolder()
+    volumes: StoreFolder = StoreFolder("/home/user/.local/share/pycontain-volumes")
     seccomp: frozenset[str] = frozenset({"allow", "errno", "kill_process", "user_notif"})
     landlock: int = 6
     modules: SecurityModules = SecurityModules()
     surroundings: Surroundings = Surroundings()
     pasta: str | None = "/usr/bin/pasta"
+    git: str | None = "/usr/bin/git"
     tun: bool = True  # this user may open /dev/net/tun, which pasta needs
     forwards: bool = True  # the host, what comes in by the interface of its default route
     filters: str = ""  # why a process in the host's network namespace cannot have rules of nftables
@@ -175,8 +177,8 @@ class Findings:
     trial: Trial = Trial(HostFacts(kernel=(6, 12), euid=1000, rootless=True), 0.003)
 
 
-def probe_findings(trial: Trial) -> Findings:
-    """Look at this host; *trial* is what starting the engine has shown."""
+def probe_findings(trial: Trial, volumes: str) -> Findings:
+    """Look at this host; *trial* is what starting the engine has shown, *volumes* where named volumes are to lie."""
     if sys.platform != "linux":
         return Findings(system=sys.platform)
     groups = probe_cgroups()
@@ -196,11 +198,13 @@ def probe_findings(trial: Trial) -> Findings:
         absent=probe_calls(),
         state=probe_state_folder(engine.state_folder()),
         store=probe_store(default_path()),
+        volumes=probe_store(volumes),
         seccomp=frozenset((probe.read_setting("/proc/sys/kernel/seccomp/actions_avail") or "").split()),
         landlock=landlock.abi_version(),
         modules=probe_security_modules(),
         surroundings=probe_surroundings(),
         pasta=probe.find_program("pasta"),
+        git=probe.find_program("git"),
         tun=os.access(fabric.TUN, os.R_OK | os.W_OK),
         **probe_networks(),
         trial=trial,

@@ -1,11 +1,18 @@
 """``pycontain.build``: Dockerfiles carried out, as root and as ordinary users."""
 
+import hashlib
+import http.server
+import io
 import json
 import os
 import shutil
+import socket
+import socketserver
 import subprocess
 import sys
+import tarfile
 import tempfile
+import threading
 
 import control_groups
 import pytest
@@ -427,6 +434,232 @@ def test_a_run_that_needs_too_much_memory_is_told_so(project):
         )
     assert caught.value.result.oom_killed
     assert any("limit on memory" in note for note in caught.value.__notes__)
+
+
+class Server:
+    """Files over HTTP, on loopback."""
+
+    def __init__(self, files):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                content = files.get(self.path)
+                self.send_response(404 if content is None else 200)
+                self.end_headers()
+                self.wfile.write(content or b"")
+
+            def log_message(self, *_):
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self):
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def server():
+    opened = Server({"/dir/file.txt": b"content", "/a.tar": tar_of("inside", b"I")})
+    yield opened
+    opened.close()
+
+
+def tar_of(name, content):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def test_add_fetches_a_url(project, server):
+    """Not unpacked, unless that is asked for, and of mode 600 as for Docker."""
+    image = project.build(
+        f"FROM base:1\nADD {server.url}/dir/file.txt /x/\nADD {server.url}/a.tar /y/\nADD --unpack {server.url}/a.tar /z/\n"
+    )
+    assert shown(image, "cat /x/file.txt /z/inside; stat -c %a /x/file.txt; ls /y") == "contentI600\na.tar\n"
+
+
+@pytest.mark.parametrize("name", ["sha256", "sha384", "sha512"])
+def test_add_checks_what_it_fetches(project, server, name):
+    good = hashlib.new(name, b"content").hexdigest()
+    dockerfile = f"FROM base:1\nARG SUM\nADD --checksum={name}:$SUM {server.url}/dir/file.txt /x\n"
+    assert shown(project.build(dockerfile, args={"SUM": good}), "cat /x") == "content"
+    with pytest.raises(InstructionFailed, match=f"line 3 .*{good}, and should be"):
+        project.build(dockerfile, args={"SUM": hashlib.new(name, b"other").hexdigest()})
+
+
+@pytest.mark.parametrize("wrong", ["sha256:ab", "md5:00", "nothing", "sha256:" + "g" * 64])
+def test_a_checksum_that_is_none_is_told_before_anything_is_fetched(project, wrong):
+    with pytest.raises(DockerfileError, match="no digest"):
+        project.build(f"FROM base:1\nADD --checksum={wrong} http://127.0.0.1:1/x /x\n")
+
+
+def test_a_url_that_is_not_there_is_told(project, server):
+    with pytest.raises(InstructionFailed, match="status 404"):
+        project.build(f"FROM base:1\nADD {server.url}/nothing /x\n")
+
+
+GIT_ENV = {
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    **{f"GIT_{who}_{what}": "x@y" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+}
+
+
+class Repositories:
+    """Git repositories that git itself serves, on loopback."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        folder.mkdir()
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self):
+                command = ["git", "daemon", "--inetd", "--export-all", f"--base-path={folder}", str(folder)]
+                subprocess.run(
+                    command, stdin=self.request, stdout=self.request, check=False, stderr=subprocess.DEVNULL
+                )
+
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+        self.url = f"git://127.0.0.1:{self._server.server_address[1]}"
+
+    def git(self, name, *command):
+        env = {**os.environ, **GIT_ENV}
+        return subprocess.run(
+            ["git", "-C", self.folder / name, *command], check=True, capture_output=True, text=True, env=env
+        ).stdout.strip()
+
+    def commit(self, name, files):
+        """Commit *files*; texts, or functions that make something at the path."""
+        top = self.folder / name
+        if not top.exists():
+            top.mkdir()
+            self.git(name, "init", "-q", "-b", "main")
+        for path, content in files.items():
+            (top / path).parent.mkdir(parents=True, exist_ok=True)
+            if callable(content):
+                content(top / path)
+            else:
+                (top / path).write_text(content)
+        self.git(name, "add", "-A")
+        self.git(name, "commit", "-q", "-m", "x")
+        return self.git(name, "rev-parse", "HEAD")
+
+    def close(self):
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def repositories(tmp_path):
+    if not shutil.which("git"):
+        pytest.skip("git is not there")
+    opened = Repositories(tmp_path / "repositories")
+    yield opened
+    opened.close()
+
+
+def test_add_takes_a_git_repository(project, repositories):
+    first = repositories.commit("r", {"a": "1", "dir/b": "B"})
+    repositories.git("r", "tag", "v1")
+    repositories.commit("r", {"a": "2"})
+    url = f"{repositories.url}/r"
+    image = project.build(
+        f"FROM base:1\nADD {url} /new/\nADD {url}#v1 /old\nADD {url}#main:dir /dir\nADD {url}#{first[:10]} /short\n"
+        f"ADD --checksum={first} {url}#{first} /full\nADD --keep-git-dir {url} /kept\n"
+    )
+    files = "/new/a /old/a /dir/b /short/a /full/a /kept/.git/HEAD"
+    assert shown(image, f"cat {files} | tr -d '\\n'; ls -A /new; stat -c %u /kept/.git").startswith("21B11")
+    assert shown(image, "ls -A /new") == "a\ndir\n"
+    project.build(f"FROM base:1\nADD {url} /new/\nADD --keep-git-dir {url} /kept\n")
+    project.build(f"FROM base:1\nADD {url} /new/\nADD --keep-git-dir {url} /kept\n")
+    assert project.cached == ["ADD", "ADD"]
+
+
+def test_a_commit_that_is_another_or_not_there_is_told(project, repositories):
+    repositories.commit("r", {"a": "1"})
+    with pytest.raises(InstructionFailed, match=r"line 2 .*and should have"):
+        project.build(f"FROM base:1\nADD --checksum={'0' * 40} {repositories.url}/r /x\n")
+    with pytest.raises(InstructionFailed, match=r"line 2 .*git fetch failed"):
+        project.build(f"FROM base:1\nADD {repositories.url}/r#nothing /x\n")
+
+
+def test_links_of_a_repository_lead_nowhere_outside(project, repositories):
+    repositories.commit("r", {"out": lambda path: path.symlink_to("/etc")})
+    with pytest.raises(InstructionFailed, match="is not there"):
+        project.build(f"FROM base:1\nADD {repositories.url}/r#main:out /x\n")
+
+
+def test_a_submodule_is_fetched_and_leads_to_no_other_transport(project, repositories, tmp_path):
+    repositories.commit("inner", {"deep": "D"})
+    add = ("-c", "protocol.file.allow=always", "submodule", "add", "-q")
+    repositories.commit("r", {"a": "1"})
+    repositories.git("r", *add, "../inner", "sub")
+    repositories.commit("r", {})
+    image = project.build(f"FROM base:1\nADD {repositories.url}/r /x\n")
+    assert shown(image, "cat /x/sub/deep; ls -A /x/sub") == "Ddeep\n"
+    for url in (
+        str(repositories.folder / "inner"),
+        f"ext::touch {tmp_path}/run",
+        f"--upload-pack=touch {tmp_path}/run",
+    ):
+        repositories.git("r", "config", "-f", ".gitmodules", "submodule.sub.url", url)
+        repositories.commit("r", {})
+        with pytest.raises(InstructionFailed):
+            project.build(f"FROM base:1\nADD {repositories.url}/r /x\n")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "git@-oProxyCommand=touch:x",
+        "ssh://-oProxyCommand=x/y",
+        "ssh://user@-oProxyCommand=x/y",
+        "git@host:-x",
+        "https://host/x.git#--upload-pack=x",
+        "https://host/x.git#-x",
+        "https://host/x.git#a..b",
+        "https://host/x.git#refs/heads/a:refs/heads/b/../../..",
+        "https://host/x.git#+a",
+        "git://-host/x",
+    ],
+)
+def test_a_hostile_address_of_a_repository_is_refused(project, url):
+    with pytest.raises(DockerfileError, match="line 2"):
+        project.build(f"FROM base:1\nADD {url} /x\n")
+
+
+@pytest.mark.parametrize("url", ["ext::sh", "file:///etc", "/nowhere"])
+def test_other_addresses_are_paths_of_the_context(project, url):
+    with pytest.raises(InstructionFailed, match="is not there"):
+        project.build(f"FROM base:1\nADD {url} /x\n")
+
+
+def test_git_that_is_not_there_is_named(project, monkeypatch, tmp_path):
+    monkeypatch.setattr("pycontain.building.git.find_program", lambda name: None)
+    with pytest.raises(InstructionFailed) as caught:
+        project.build("FROM base:1\nADD git://127.0.0.1:1/x /x\n")
+    assert "apt install git" in caught.value.__notes__[-1]
+
+
+def test_a_server_that_does_not_answer_ends_with_the_build(project):
+    """What fetches is killed when another stage fails."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"git://127.0.0.1:{silent.getsockname()[1]}/x"
+        with pytest.raises(InstructionFailed, match="exit code 5"):
+            project.build(
+                f"FROM base:1 AS long\nADD {url} /x\nFROM base:1 AS bad\nRUN exit 5\n"
+                "FROM base:1\nCOPY --from=long / /\nCOPY --from=bad / /\n"
+            )
 
 
 # --- attacks --------------------------------------------------------------------------------------------

@@ -486,3 +486,14 @@ def test_what_is_missing_makes_the_report_bad():
     bad = Report((Check("Linux", Verdict.MISSING, "4.4"),))
     assert not bad.ok
     assert str(bad).endswith("No container starts here: 0 good, 0 limited, 1 missing.")
+
+
+def test_volumes_that_cannot_be_written_are_a_limit():
+    found = check("volumes", volumes=StoreFolder(path="/volumes", writable=False))
+    assert found.verdict is Verdict.LIMITED
+    assert "PYCONTAIN_VOLUMES" in found.fix
+    assert check("volumes", volumes=StoreFolder(free=1 << 20)).verdict is Verdict.LIMITED
+
+
+def test_git_is_missed_for_builds_only():
+    assert check("git", git=None).needed_for == "ADD of a git repository in a build"
