@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 import attrs
 
-from pycontain.container.lowering import control_group, group_for, reasons, sandbox_spec, user_namespace
+from pycontain.container.lowering import (
+    control_group,
+    found_now,
+    group_for,
+    reasons,
+    sandbox_spec,
+    user_namespace,
+)
 from pycontain.errors import InvalidSpec
 from pycontain.oci.source import Source, parse_source
 from pycontain.process import running as process
@@ -948,7 +955,7 @@ class Container(Description):
         changed = changed if workdir is None else changed.workdir(workdir)
         if tty != (changed.spec.tty is not None):
             changed = changed.tty(tty)
-        key = ("exec", changed.spec, image, *_places(changed.spec))
+        key = ("exec", changed.spec, image)
         compiled: process.Compiled | None = engine.plans.get(key)
         if compiled is None:
             from pycontain.sandbox.compile import compile_exec  # noqa: PLC0415 - as in _prepare
@@ -986,7 +993,7 @@ class Container(Description):
         with loading:
             from pycontain.image.runnable import runnable  # noqa: PLC0415 - what only a start needs is loaded by the first one
         image = runnable(self.spec.image, engine, policy=self.spec.pull, platform=self.spec.platform)
-        key = (self.spec, image, *_places(self.spec))
+        key = (self.spec, image, *found_now(self.spec))
         compiled: process.Compiled | None = engine.plans.get(key)
         if compiled is None:
             compiled = self.compiled_on(image, engine)
@@ -994,15 +1001,6 @@ class Container(Description):
         return compiled.prepare(
             engine, command_line(self.spec, compiled.image, argv), self.spec.networking, self.spec.name
         )
-
-
-def _places(spec: ContainerSpec) -> tuple[str, ...]:
-    """What of the environment the plan of *spec* depends on."""
-    if not any(volume.name for volume in spec.volumes):
-        return ()
-    from pycontain.volume import folder  # noqa: PLC0415 - as above
-
-    return (folder(),)
 
 
 def command_line(spec: ContainerSpec, image: RunnableImage, argv: tuple[str, ...]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import attrs
 
 from pycontain.errors import HostUnsupported, InvalidSpec
 from pycontain.network.resolver import net_of
-from pycontain.runtime.disks import disk_of, no_weights, weighers
+from pycontain.runtime.disks import disk_of, no_weights, number_of, weighers
 from pycontain.runtime.loading import loading
 from pycontain.sandbox.devices import DEFAULT, Device, Rule, needs_list, with_list
 from pycontain.sandbox.landlock import LEAST_VERSION
@@ -120,6 +120,18 @@ def group_for(limits: Limits, engine: Engine, *, required: bool) -> Cgroup:
         )  # which raises, for a limit that its controller does not have in this version
         raise no_weights()
     return group
+
+
+def found_now(spec: ContainerSpec) -> tuple[object, ...]:
+    """What the plan of *spec* depends on, and the next start may find changed: then it is compiled anew."""
+    found: list[object] = [number_of(disk.device) for disk in spec.limits.io or ()]
+    if spec.limits.io_weight is not None:
+        found.append(weighers(2))
+    if any(volume.name for volume in spec.volumes):
+        from pycontain.volume import folder  # noqa: PLC0415 - as below
+
+        found.append(folder())
+    return tuple(found)
 
 
 def reasons(spec: ContainerSpec, left_out: Iterable[str], engine: Engine) -> Iterator[tuple[str, str]]:

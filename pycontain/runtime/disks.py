@@ -35,6 +35,15 @@ def disk_of(path: str) -> str:
     return number
 
 
+def number_of(path: str) -> int:
+    """The device that is at *path*, or has the file there, as a number; 0 when there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0
+    return found.st_rdev if stat.S_ISBLK(found.st_mode) else found.st_dev
+
+
 def _no_disk(path: str, found: str) -> HostUnsupported:
     return HostUnsupported(f"a limit on io at {path}", needs="a disk there", found=found, hint=_HINT)
 

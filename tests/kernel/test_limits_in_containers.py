@@ -211,6 +211,17 @@ def test_a_path_without_a_disk_cannot_be_limited(on_disk, path):
     assert "lsblk" in caught.value.__notes__[0]
 
 
+def test_a_path_may_lead_to_another_disk_at_the_next_start(on_disk):
+    link = on_disk.with_name("link")
+    link.symlink_to(on_disk)
+    limited = Container("host:").limits(io={str(link): {"read_bps": "1M"}})
+    assert limited.plan("true").steps
+    link.unlink()
+    link.symlink_to("/proc")
+    with pytest.raises(HostUnsupported, match="a limit on io at"):
+        limited.plan("true")
+
+
 def test_the_nodes_of_memory_are_those_that_were_chosen(host):
     if "cpuset" not in control_groups.limitable():
         pytest.skip("no cpuset here")
