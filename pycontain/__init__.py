@@ -9,6 +9,8 @@ TYPE_CHECKING = False  # importing typing would cost the zygote 6 ms and 1 MB
 if TYPE_CHECKING:
     from pycontain.building.build import build
     from pycontain.building.session import BuildProgress
+    from pycontain.compose.project import Project
+    from pycontain.compose.running import RunningProject, ServiceLine
     from pycontain.container import Container
     from pycontain.diagnosis import doctor
     from pycontain.image import Image, Store
@@ -52,9 +54,12 @@ _HOMES = {
     "Process": "pycontain.process.popen",
     "ProcessStatus": "pycontain.process.resources",
     "Progress": "pycontain.image.progress",
+    "Project": "pycontain.compose.project",
     "PublishedPort": "pycontain.sandbox.network",
     "RegistrySettings": "pycontain.registry.settings",
     "Running": "pycontain.process",
+    "RunningProject": "pycontain.compose.running",
+    "ServiceLine": "pycontain.compose.running",
     "Stats": "pycontain.process.resources",
     "Store": "pycontain.image",
     "Terminal": "pycontain.process.terminal",
@@ -87,9 +92,12 @@ __all__ = [
     "Process",
     "ProcessStatus",
     "Progress",
+    "Project",
     "PublishedPort",
     "RegistrySettings",
     "Running",
+    "RunningProject",
+    "ServiceLine",
     "Stats",
     "Store",
     "Terminal",

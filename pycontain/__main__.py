@@ -19,6 +19,7 @@ VERBS = {
     "plan": "print the steps that would start a container",
     "explain": "print the walls that a container has on this host, and why not others",
     "build": "build an image from a Dockerfile",
+    "compose": "config, up, run, build, pull: the services of a compose file together",
     "pull": "bring an image from its registry",
     "push": "send an image to a registry",
     "images": "list the images in the store",

@@ -17,6 +17,7 @@
     ├── VolumeError       VolumeNotFound(LookupError) · VolumeInUse
     ├── NetworkError      PortInUse(OSError) · NothingListens(ConnectionRefusedError) · ConnectTimeout(TimeoutError)
     ├── BuildError        DockerfileError(ValueError) · InstructionFailed
+    ├── ComposeError      InvalidProject(ValueError) · ServiceFailed
     ├── CommandFailed
     └── CommandTimeout(TimeoutError)
 
@@ -407,6 +408,40 @@ class InstructionFailed(BuildError):
         self.instruction = instruction
         self.stage = stage
         self.output = output
+        self.result = result
+
+
+# --- several services together --------------------------------------------------------------------------
+
+
+class ComposeError(PycontainError):
+    """A project of several services cannot be read or run."""
+
+
+class InvalidProject(ComposeError, ValueError):
+    """A project is described wrongly; ``problems`` names all that is wrong, each with its file, line and path."""
+
+    def __init__(self, problems: tuple[str, ...] | str, *, hint: str | None = None) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("; ".join(self.problems), hint=hint)
+
+
+class ServiceFailed(ComposeError):
+    """A service did not start, or did not become what others wait for; everything of the project was ended.
+
+    ``service`` is its name, ``result`` what became of its container, when there was one that has ended. The note shows what it printed.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        service: str = "",
+        result: Completed[Any] | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.service = service
         self.result = result
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pycontain.commands.options import container_parser, read_container
 from pycontain.commands.parser import UsageError
@@ -61,7 +61,7 @@ def _window(options: argparse.Namespace) -> tuple[int, int]:
     return window()
 
 
-def status_of(completed: Completed[bytes]) -> int:
+def status_of(completed: Completed[Any]) -> int:
     """The exit status of a shell for a command that ended like this."""
     if completed.signal is not None:
         return _SIGNALLED + completed.signal

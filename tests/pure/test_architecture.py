@@ -25,6 +25,7 @@ LAYERS = (
     {"process"},
     {"container"},
     {"building", "diagnosis"},
+    {"compose"},
 )
 """An import leads to a lower layer, or stays inside its package, so there is no circle of packages. All that is not named
 here is above: there, everybody may know everybody."""
@@ -46,6 +47,15 @@ PURE = {
     *("oci", "sandbox", "dockerfile", "errors"),
     *("kernel.bpf", "kernel.constants", "kernel.syscall_tables"),
     *("layers.decode", "layers.entries", "layers.headers", "layers.sparse"),
+    *("compose.cursor", "compose.document", "compose.dotenv", "compose.interpolation", "compose.merging"),
+    *(
+        "compose.parsing",
+        "compose.reading",
+        "compose.service",
+        "compose.shortened",
+        "compose.tree",
+        "compose.values",
+    ),
 }
 IMPURE = {"asyncio", "ctypes", "os", "shutil", "socket", "subprocess", "threading", "time"}
 PURE_BUT = {("errors", "os")}
@@ -53,7 +63,7 @@ PURE_BUT = {("errors", "os")}
 
 VAGUE = re.compile(r"(^|_)(utils?|helpers?|managers?|common)(_|$)")
 
-NOT_FOR_IMPORT = {"asyncio", "concurrent", "isal", "pyroute2", "subprocess", "urllib3", "zstandard"}
+NOT_FOR_IMPORT = {"asyncio", "concurrent", "isal", "pyroute2", "subprocess", "urllib3", "yaml", "zstandard"}
 """What ``import pycontain`` leaves for first use."""
 
 NOT_FOR_THE_ZYGOTE = {
