@@ -39,7 +39,8 @@ def store_rootfs(
     store: Store, lease: Lease, path: str, parameters: ExecutionParameters, platform: Platform
 ) -> Found:
     """Store the tree at *path* as an image of one layer, protected by *lease*."""
-    layer, diff_id = _layer_of_directory(store, path) if os.path.isdir(path) else _layer_of_tar(store, path)
+    read = _layer_of_directory if os.path.isdir(path) else _layer_of_tar
+    layer, diff_id = read(store, lease, path)
     config = ImageConfig(
         platform.architecture, platform.os, RootFS((diff_id,)), parameters, variant=platform.variant
     )
@@ -52,9 +53,10 @@ def store_rootfs(
     return found
 
 
-def _layer_of_directory(store: Store, path: str) -> tuple[Descriptor, Digest]:
+def _layer_of_directory(store: Store, lease: Lease, path: str) -> tuple[Descriptor, Digest]:
     with Incoming(store.blobs, f"put-{os.urandom(12).hex()}", None, keep=False) as incoming:
         packed = pack(encode(_owned_by_root(path)), cast("BinaryIO", incoming))
+        lease.protect(Digest.parse(packed.digest))  # first, and then make it visible
         return incoming.commit(LAYER_GZIP), Digest.parse(packed.diff_id)
 
 
@@ -67,7 +69,7 @@ def _owned_by_root(path: str) -> Iterator[tuple[Entry, Iterable[bytes]]]:
         yield attrs.evolve(entry, uid=owner, gid=group), content
 
 
-def _layer_of_tar(store: Store, path: str) -> tuple[Descriptor, Digest]:
+def _layer_of_tar(store: Store, lease: Lease, path: str) -> tuple[Descriptor, Digest]:
     try:
         file = open(path, "rb")  # noqa: SIM115 - closed below, opened apart so that only this is translated
     except FileNotFoundError:
@@ -88,5 +90,6 @@ def _layer_of_tar(store: Store, path: str) -> tuple[Descriptor, Digest]:
             raise InvalidImage(f"{path} is empty", hint="name a directory or a tar of a root file system")
         file.seek(0)
         descriptor = Descriptor(media_type, Digest.parse(layer.digest), layer.size)
+        lease.protect(descriptor.digest)  # as above
         store.blobs.put(file, descriptor)
     return descriptor, Digest.parse(layer.diff_id)

@@ -6,8 +6,11 @@ top. The zygote imports this module.
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
+
+from pycontain.kernel import syscalls
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEPTH = 32
@@ -19,6 +22,7 @@ def remove_tree(path: str, budget: int = -1) -> bool:
 
     False, and much of it may be left, when there are more than *budget* entries. May be repeated, and run by two
     processes at once. It has to run as somebody who owns the files: for what a user namespace made, as its root.
+    What is mounted in the tree is not touched: EBUSY, as from rmdir(2), and some of the rest may be gone.
     """
     try:
         top = _open(path, None)
@@ -87,7 +91,18 @@ def _lift(name: str, folder: int, top: int) -> None:
 
 def _open(name: str, folder: int | None) -> int:
     try:
-        return os.open(name, _FOLDER, dir_fd=folder)
+        return _open_directory(name, folder)
     except PermissionError:  # closed to its owner
         os.chmod(name, 0o700, dir_fd=folder)
-        return os.open(name, _FOLDER, dir_fd=folder)
+        return _open_directory(name, folder)
+
+
+def _open_directory(name: str, folder: int | None) -> int:
+    if folder is None:
+        return os.open(name, _FOLDER)
+    try:
+        return syscalls.openat2(folder, name, _FOLDER, resolve=syscalls.RESOLVE_NO_XDEV)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise OSError(errno.EBUSY, "a file system is mounted there", name) from error
+        raise

@@ -488,8 +488,11 @@ def install_file(  # noqa: D103 - as the step says
         os.close(_open_parent(child, path)[0])
     name = str(child.installed)
     child.installed += 1
-    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=child.files)
-    _write_all(fd, _content(child, content, place))
+    try:
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=child.files)
+        _write_all(fd, _content(child, content, place))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, FILES) from None
     if owner:
         os.fchown(fd, *owner)
     if secret:

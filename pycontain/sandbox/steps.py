@@ -752,6 +752,10 @@ class MakeLink(Step):
         return f"symlink({_quote(self.target)}, {_root(self.path)})"
 
 
+#: How the doer names the file system of installed files in an error.
+FILES = "files"
+
+
 class Content(enum.Enum):
     """Where an installed file has its bytes from."""
 
@@ -789,8 +793,12 @@ class InstallFile(Step):
         return f"{source}; tree = open_tree(FILES/{{n}}, OPEN_TREE_CLONE){suffix}; move_mount(tree, {_root(self.path)})"
 
     def explain(self, number: int, path: str) -> tuple[str, str] | None:
-        """It is the place that an image or a mount can spoil."""
-        del path
+        """It is the place that an image or a mount can spoil, or the memory that holds the content."""
+        if path == FILES and number in {errno.ENOSPC, errno.ENOMEM}:
+            return (
+                f"no memory is left for the content of {self.path}",
+                "files and secrets are in memory: give fewer or smaller ones, or mount a directory",
+            )
         return _target_problem(self.path, number)
 
 

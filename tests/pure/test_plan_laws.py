@@ -1,5 +1,6 @@
 """Every plan obeys every law, whatever the spec and the host; and no law is vacuous."""
 
+import errno
 import html
 import marshal
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pycontain.runtime import perform
 from pycontain.sandbox import capabilities, laws, steps
 from pycontain.sandbox.compile import compile_exec, compile_plan
 from pycontain.sandbox.devices import Device
@@ -518,3 +520,9 @@ def test_the_root_becomes_read_only_after_all_that_needs_a_place_in_it():
     assert of_kind(steps.ReadOnlyRoot) > last_of_kind(
         (steps.BindMount, steps.InstallFile, steps.MoveMount, steps.MountFilesystem)
     )
+
+
+def test_memory_that_is_full_is_not_told_as_a_full_writable_layer():
+    step = steps.InstallFile(RootPath("/x"), 5)
+    assert step.explain(errno.ENOSPC, perform.FILES)[0] == "no memory is left for the content of /x"
+    assert "writable layer" in step.explain(errno.ENOSPC, "x")[0]

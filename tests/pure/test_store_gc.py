@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from stored_images import layer_of, name_image, put_image, put_index, put_snapshots, ref
 
 from pycontain.errors import StoreBusy, StoreCorrupt
+from pycontain.image.importing import store_rootfs
+from pycontain.oci.config import ExecutionParameters
 from pycontain.oci.descriptor import Descriptor
 from pycontain.oci.digest import Digest
 from pycontain.oci.manifest import Manifest
@@ -359,3 +361,29 @@ def test_every_image_that_is_still_named_is_whole(tmp_path_factory, contents, li
     assert len(store.images()) == len(store.names.list()) == len(contents) - len(collected.images)
     assert bytes_on_disk(store) <= limit
     assert store.verify().ok
+
+
+class _Collecting:
+    """A lease in whose every beginning somebody else collects."""
+
+    def __init__(self, store, lease):
+        self._store, self._lease = store, lease
+
+    def protect(self, *digests):
+        self._store.gc()
+        self._lease.protect(*digests)
+
+
+@pytest.mark.parametrize("kind", ["directory", "tar"])
+def test_a_root_file_system_is_protected_before_it_is_visible(store, tmp_path, kind):
+    """Else who collects at that moment takes the layer."""
+    path = tmp_path / "root"
+    if kind == "directory":
+        path.mkdir()
+    else:
+        path.write_bytes(layer_of("x"))
+    with store.lease() as lease:
+        platform = Platform.parse("linux/amd64")
+        parameters = ExecutionParameters()
+        found = store_rootfs(store, _Collecting(store, lease), str(path), parameters, platform)
+        assert store.blobs.has(found.layers[0].descriptor.digest)
