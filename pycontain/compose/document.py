@@ -225,7 +225,7 @@ def _dependency(each: Dependency) -> dict[str, Any]:
 
 
 def _grant(grant: Grant) -> dict[str, Any]:
-    mode = {} if grant.mode is None else {"mode": f"{grant.mode:#06o}".replace("0o", "0")}
+    mode = {} if grant.mode is None else {"mode": f"0{grant.mode:o}"}
     return {"source": grant.source, "target": grant.target, **mode}
 
 

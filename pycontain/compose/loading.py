@@ -13,7 +13,7 @@ from pycontain.compose.cursor import At
 from pycontain.compose.interpolation import interpolate
 from pycontain.compose.merging import absolute_path, merged, merged_service, settled, with_absolute_paths
 from pycontain.compose.parsing import MOST_BYTES, parse
-from pycontain.compose.reading import normal_name
+from pycontain.compose.reading import PROJECT, normal_name
 from pycontain.compose.tree import Node, Notes, Rule
 from pycontain.errors import ComposeError, InvalidProject
 
@@ -51,15 +51,13 @@ def load(
     folder = os.path.abspath(folder) if folder is not None else first
     given = None if env_files is None else [os.path.abspath(path) for path in env_files]
     variables = _variables(folder, given, environment)
-    if name is not None:
-        variables["COMPOSE_PROJECT_NAME"] = name
     loading = _Loading(notes)
-    document = loading.files(files, folder, variables)
-    said = document.get("name")
-    name = variables.get("COMPOSE_PROJECT_NAME") or (str(said.value) if said is not None else "")
-    document = settled(document)
+    name = name or variables.get("COMPOSE_PROJECT_NAME") or loading.name(files, variables)
+    name = name or normal_name(os.path.basename(folder))
+    variables["COMPOSE_PROJECT_NAME"] = name
+    document = settled(loading.files(files, folder, variables))
     document = with_files_of_variables(document, variables, notes)
-    return Loaded(document, name or normal_name(os.path.basename(folder)), folder, variables)
+    return Loaded(document, name, folder, variables)
 
 
 def found_files(folder: str) -> tuple[str, ...]:
@@ -140,7 +138,17 @@ class _Loading:
     notes: Notes
     _home: str = attrs.field(factory=lambda: os.path.expanduser("~"))
     _open: list[str] = attrs.field(factory=list)
-    _count: int = 0
+    _read: dict[str, Node | None] = attrs.field(factory=dict)
+
+    def name(self, paths: Iterable[str], variables: Mapping[str, str]) -> str:
+        """What the files call the project; it is known before all else is read, for that may use it as a variable."""
+        said = ""
+        for path in paths:
+            document = self._parsed(path)
+            named = None if document is None else document.get("name")
+            if named is not None:
+                said = str(interpolate(named, variables, self.notes, "name").value or said)
+        return said
 
     def files(self, paths: Iterable[str], folder: str, variables: Mapping[str, str]) -> Node:
         """Several files of one project, each over those before."""
@@ -156,15 +164,19 @@ class _Loading:
         return document
 
     def _raw(self, path: str, variables: Mapping[str, str]) -> Node:
-        self._count += 1
-        if self._count > _MOST_FILES:
-            raise InvalidProject(f"{path}: a project has at most {_MOST_FILES} files")
-        document = parse(read_text(path), "stdin" if path == _STANDARD_INPUT else path)
+        document = self._parsed(path)
         if document is None or document.value is None:
             return Node({}, path)
         if not isinstance(document.value, dict):
             raise InvalidProject(f"{document.where}a compose file is a mapping")
         return interpolate(document, variables, self.notes)
+
+    def _parsed(self, path: str) -> Node | None:
+        if path not in self._read:
+            if len(self._read) == _MOST_FILES:
+                raise InvalidProject(f"{path}: a project has at most {_MOST_FILES} files")
+            self._read[path] = parse(read_text(path), "stdin" if path == _STANDARD_INPUT else path)
+        return self._read[path]
 
     def _file(self, path: str, folder: str, variables: Mapping[str, str]) -> Node:
         document = self._raw(path, variables)
@@ -254,6 +266,7 @@ class _Loading:
         if "env_file" in parts:
             env_files = [absolute_path(path, folder, self._home) for path in parts["env_file"].texts()]
         other = self.files(paths, own, _variables(own, env_files, variables))
+        At(other, "", self.notes).parts(PROJECT)  # which says what is no key
         for section in _SHARED:
             ours, theirs = document.get(section), other.get(section)
             if theirs is None or not isinstance(theirs.value, dict):

@@ -118,7 +118,10 @@ def _together(fields: dict[str, Any], at: At) -> dict[str, Any]:
     quota, period = fields.pop("cpu_quota", None), fields.pop("cpu_period", None)
     if quota is not None and quota > 0:
         fields.setdefault("cpus", quota / (period or 100_000))
-    for name, value in fields.pop("deploy", {}).items():
+    deploy = fields.pop("deploy", {})
+    if "restart" in deploy and fields.get("restart", deploy["restart"]) != deploy["restart"]:
+        at.warning(f"restart says {fields.pop('restart')}, and deploy {deploy['restart']}, which holds")
+    for name, value in deploy.items():
         if fields.setdefault(name, value) != value:
             at.problem(f"{name} and deploy say different things: {fields[name]} and {value}")
     if fields.get("network_mode") is not None and fields.get("networks"):

@@ -92,6 +92,7 @@ class RunningProject:
         self._failure: BaseException | None = None
         self._ending = False
         self._threads: list[threading.Thread] = []
+        self._act = _Act()
         self._process = os.getpid()
 
     def __repr__(self) -> str:
@@ -149,7 +150,7 @@ class RunningProject:
             self._make_networks(chosen)
             _make_volumes(chosen, self.spec)
             _make_folders(chosen)
-            act = _Act(wait, build, progress, started)
+            act = self._act = _Act(wait, build, progress, started)
             self._threads = [
                 threading.Thread(
                     target=self._bring_up,
@@ -375,7 +376,7 @@ class RunningProject:
         _make_volumes((service,), self.spec)
         _make_folders((service,))
         if service.build is not None:
-            self._build(service, _Act(build=True))
+            self._build(service, self._act)
 
     def run(
         self,

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+import urllib.request
 
 import pytest
 from owners import comes_true, marked, new_mark, run_owner, start_owner
@@ -196,6 +197,15 @@ def test_stop_kills_after_the_grace_period():
     with project(a=deaf).up() as running:
         running["a"].wait_for(log="ready")
         assert running.stop()["a"].signal == signal.SIGKILL
+
+
+def test_ports_lead_inside():
+    service = {**ALONE, "command": "python3 -m http.server 80 --directory /usr/share", "ports": [80]}
+    with project(web=service).up() as running:
+        running["web"].wait_for(port=80)
+        host, port = running["web"].address(80)
+        with urllib.request.urlopen(f"http://{host}:{port}/", timeout=20) as answer:
+            assert answer.status == 200
 
 
 def test_hooks_run_after_the_start_and_before_the_stop(tmp_path):

@@ -189,6 +189,27 @@ def test_an_included_service_of_the_same_name_is_refused(tmp_path):
     assert "it is included, and there is another one of this name" in notes.problems[0]
 
 
+def test_a_wrong_key_of_an_included_file_is_said(tmp_path):
+    write(tmp_path, a="include: [b]\nservices: {s: {image: x}}", b="servces: {s: {image: y}}")
+    notes = Notes()
+    loaded(tmp_path / "a", notes=notes)
+    assert notes.problems == [f"{tmp_path}/b:1: servces: there is no such key, did you mean services?"]
+
+
+def test_a_file_may_be_included_by_two(tmp_path):
+    write(tmp_path, a="include: [b, c]", b="include: [d]", c="include: [d]", d="services: {s: {image: x}}")
+    notes = Notes()
+    assert loaded(tmp_path / "a", notes=notes)[1] == {"s": {"image": "x"}}
+    assert notes.problems == []
+
+
+@pytest.mark.parametrize(("said", "wanted"), [("name: mine\n", "mine"), ("", None)])
+def test_the_name_is_a_variable(tmp_path, said, wanted):
+    write(tmp_path, a=f"{said}services: {{s: {{image: '${{COMPOSE_PROJECT_NAME}}'}}}}")
+    found, services = loaded(tmp_path / "a")
+    assert services["s"]["image"] == found.name == (wanted or found.name)
+
+
 def test_an_inclusion_of_itself_is_refused(tmp_path):
     write(tmp_path, a="include: [a]")
     with pytest.raises(InvalidProject, match="it includes itself"):

@@ -1,10 +1,14 @@
 """A document to the values of a project: what each key means, what is refused and why, and all problems at once."""
 
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pycontain.compose import reading
 from pycontain.compose import service as keys
 from pycontain.compose.document import document_of
 from pycontain.compose.parsing import parse
@@ -336,6 +340,35 @@ def test_a_key_that_is_left_out_is_noted(name):
     notes = Notes()
     service_of(f"{name}: x", notes)
     assert (notes.problems, notes.warnings) == ([], [f"f:4: services.it.{name}: {keys.SERVICE[name].why}"])
+
+
+PAGE = Path(__file__).parents[2] / "docs/reference/compose.md"
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        {
+            *keys.SERVICE,
+            *keys.BUILD,
+            *keys.DEPLOY,
+            *reading.NETWORK,
+            *reading.VOLUME,
+            *reading.SECRET,
+            *reading.CONFIG,
+            *reading.PROJECT,
+        }
+    ),
+)
+def test_the_reference_has_every_key(name):
+    """By itself in backticks, or at the beginning or end of something longer, as ``deploy``'s ``resources.limits``."""
+    assert re.search(rf"`([a-z_]+\.)?{name}([:.][^`]*)?`", PAGE.read_text(encoding="utf-8"))
+
+
+def test_of_two_restarts_that_of_deploy_holds():
+    notes = Notes()
+    found = service_of("restart: always\n    deploy: {restart_policy: {condition: on-failure}}", notes)
+    assert (found.restart, notes.problems, len(notes.warnings)) == ("on-failure", [], 1)
 
 
 def test_all_problems_are_said_at_once():
