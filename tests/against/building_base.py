@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import pycontain
 from pycontain import Image
-from pycontain.image import Store
 from pycontain.oci.config import ExecutionParameters
+from pycontain.testing import temporary_store
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PASSWD = "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1::/:/bin/false\nbin:x:2:2::/bin:/bin/false\nlp:x:4:7::/:/bin/false\nnobody:x:65534:65534::/:/bin/false\n"
@@ -53,23 +52,12 @@ def busybox_root(top):
 
 def store_with(*names):
     """A generator for a fixture: the default store, with busybox under *names*."""
-    folder = tempfile.mkdtemp(prefix="pycontain-store-", dir="/var/tmp")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYCONTAIN_STORE", f"{folder}/store")
-        try:
-            top = Path(folder) / "root"
-            top.mkdir()
-            busybox_root(top)
-            image = Image.from_rootfs(top, tag=names[0], config=ExecutionParameters(env=(PATH,), cmd=("sh",)))
-            for name in names[1:]:
-                image.tag(name)
-            yield Store()
-        finally:
-            pycontain.shutdown()
-            emptied = Store()
-            emptied.names.remove([entry.name for entry in emptied.names.list()])
-            emptied.gc()
-            shutil.rmtree(folder)
+    with temporary_store() as store, tempfile.TemporaryDirectory() as top:
+        busybox_root(Path(top))
+        image = Image.from_rootfs(top, tag=names[0], config=ExecutionParameters(env=(PATH,), cmd=("sh",)))
+        for name in names[1:]:
+            image.tag(name)
+        yield store
 
 
 def write_context(folder, entries):

@@ -20,6 +20,7 @@ from pycontain.oci.digest import Digest
 from pycontain.oci.manifest import Index, Manifest
 from pycontain.oci.platform import Platform
 from pycontain.registry.settings import Retries
+from pycontain.testing import registry
 
 PATIENCE = 20.0  # seconds for the server to start
 
@@ -73,6 +74,18 @@ def serve_registry(folder, *, password=False, certificate=None, token=None):
         finally:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def serve_either(which, tmp_path_factory):
+    """That of Debian, or the one of :mod:`pycontain.testing`."""
+    folder = tmp_path_factory.mktemp("registry")
+    if which == "ours":
+        with registry() as address:
+            yield RegistryServer(address, folder)
+        return
+    with serve_registry(folder) as server:
+        yield server
 
 
 def wait_for_address(process, log):

@@ -1,10 +1,10 @@
-"""Pulling from docker-registry: what is read, verified and refused."""
+"""Pulling from docker-registry and from our own: what is read, verified and refused."""
 
 import gc
 import threading
 
 import pytest
-from registry_server import SOON, make_image, make_index, serve_registry
+from registry_server import SOON, make_image, make_index, serve_either
 
 from pycontain.errors import ImageNotFound, InvalidReference, RegistryError
 from pycontain.oci import choice
@@ -21,9 +21,9 @@ IMAGE = make_image(b"a" * 100_000, bytes(range(256)) * 5_000)
 INDEX = make_index(amd64=make_image(b"amd64"), arm64=make_image(b"arm64", architecture="arm64"))
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with serve_registry(tmp_path_factory.mktemp("registry")) as server:
+@pytest.fixture(scope="module", params=["docker-registry", "ours"])
+def server(tmp_path_factory, request):
+    with serve_either(request.param, tmp_path_factory) as server:
         with Registry(server.address, RegistrySettings(retries=SOON)) as registry:
             repository = registry.repository("team/app")
             push_image(repository, IMAGE.descriptor, IMAGE, "1")

@@ -1,4 +1,4 @@
-"""Pushing to docker-registry, with skopeo as a witness both ways."""
+"""Pushing to docker-registry and to our own, with skopeo as a witness both ways."""
 
 import io
 import shutil
@@ -7,7 +7,7 @@ import subprocess
 import attrs
 import pytest
 from fault_proxy import cut, cut_body, lost, serve_faults, status
-from registry_server import SOON, make_image, make_index, serve_registry
+from registry_server import SOON, make_image, make_index, serve_either
 
 from pycontain.errors import DigestMismatch, InvalidImage, RegistryError, TransferInterrupted
 from pycontain.oci import media_types
@@ -24,9 +24,9 @@ SETTINGS = RegistrySettings(plain_http=True, retries=SOON)
 LAYER = media_types.LAYER_GZIP
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with serve_registry(tmp_path_factory.mktemp("registry")) as server:
+@pytest.fixture(scope="module", params=["docker-registry", "ours"])
+def server(tmp_path_factory, request):
+    with serve_either(request.param, tmp_path_factory) as server:
         yield server
 
 

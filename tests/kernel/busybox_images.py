@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 import tarfile
-import tempfile
 from pathlib import Path
 
 import attrs
@@ -15,8 +14,6 @@ import pytest
 from layer_tree import Dir, File, Symlink, layer
 from trees import TOOLS, busybox_tree
 
-import pycontain
-from pycontain.image import Store
 from pycontain.oci import media_types
 from pycontain.oci.config import ExecutionParameters, ImageConfig, RootFS
 from pycontain.oci.descriptor import Descriptor
@@ -24,6 +21,7 @@ from pycontain.oci.digest import Digest
 from pycontain.oci.layout import REF_NAME, ImageLayout, blob_path
 from pycontain.oci.manifest import Index, Manifest
 from pycontain.oci.platform import Platform
+from pycontain.testing import temporary_store
 
 sys.path.append(str(Path(__file__).parent.parent / "against"))  # the registry is started there
 from registry_server import SOON, TestImage
@@ -136,13 +134,7 @@ def docker_save(path, images):
 
 
 @pytest.fixture
-def store(monkeypatch):
-    """The default store of this test. Below /var/tmp, because /tmp may be in memory."""
-    folder = tempfile.mkdtemp(prefix="pycontain-store-", dir="/var/tmp")
-    monkeypatch.setenv("PYCONTAIN_STORE", f"{folder}/store")
-    yield Store()
-    pycontain.shutdown()  # with it, what its containers stood on is no longer needed
-    emptied = Store()
-    emptied.names.remove([entry.name for entry in emptied.names.list()])
-    emptied.gc()
-    shutil.rmtree(folder)
+def store():
+    """The default store of this test."""
+    with temporary_store() as made:
+        yield made

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from leaks import own_groups, zygote_pid
+from pycontain.testing.leaks import own_groups, zygote_pid
 
 
 def _text(path):

@@ -11,7 +11,6 @@ import socketserver
 import subprocess
 import sys
 import tarfile
-import tempfile
 import threading
 
 import control_groups
@@ -21,23 +20,16 @@ from trees import busybox_tree
 import pycontain
 from pycontain import Container, Image
 from pycontain.errors import BuildError, DockerfileError, HostUnsupported, InstructionFailed, InvalidSpec
-from pycontain.image import Store
+from pycontain.testing import temporary_store
 
 TOOLS = ("chmod", "chown", "cp", "find", "grep", "head", "id", "ln", "md5sum", "mkdir", "mv", "pwd", "readlink", "rm", "sort", "stat", "test", "touch", "tr", "wc", "xargs")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def store():
-    """A store for all tests here. Below /var/tmp, because /tmp may be in memory."""
-    folder = tempfile.mkdtemp(prefix="pycontain-store-", dir="/var/tmp")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYCONTAIN_STORE", f"{folder}/store")
-        yield Store()
-        pycontain.shutdown()
-        emptied = Store()
-        emptied.names.remove([entry.name for entry in emptied.names.list()])
-        emptied.gc(build_caches=True)
-    shutil.rmtree(folder)
+    """A store for all tests here."""
+    with temporary_store() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 
 import pytest
 from trees import busybox_tree
@@ -12,7 +11,7 @@ from trees import busybox_tree
 import pycontain
 from pycontain import Change, Container, Image
 from pycontain.errors import HostUnsupported, ImageError, InvalidSpec, SandboxError, UnsupportedEntry
-from pycontain.image import Store
+from pycontain.testing import temporary_store
 
 SLEEP = ("sleep", "infinity")
 TOOLS = ("chmod", "chown", "md5sum", "cp", "find", "ln", "mkdir", "mkfifo", "mv", "rm", "touch", "xargs")
@@ -29,16 +28,9 @@ STATUS = "find / -xdev -path /proc -prune -o -print | xargs stat -c '%n %f %u:%g
 
 @pytest.fixture(scope="module")
 def store():
-    """A store for all tests here. Below /var/tmp, because /tmp may be in memory."""
-    folder = tempfile.mkdtemp(prefix="pycontain-store-", dir="/var/tmp")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYCONTAIN_STORE", f"{folder}/store")
-        yield Store()
-        pycontain.shutdown()
-        emptied = Store()
-        emptied.names.remove([entry.name for entry in emptied.names.list()])
-        emptied.gc()
-    shutil.rmtree(folder)
+    """A store for all tests here."""
+    with temporary_store() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

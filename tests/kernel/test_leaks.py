@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from leaks import Snapshot, own_groups, wait_for_leaks
 
 import pycontain
 from pycontain import Container
 from pycontain.kernel import nftables, syscalls
 from pycontain.kernel.links import Links
+from pycontain.testing.leaks import Snapshot, own_groups, wait_for_leaks
 
 TESTS = Path(__file__).parent.parent
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import control_groups
 import pytest
-from leaks import _cgroups, own_groups
 from owners import comes_true, run_owner, start_owner
 
 from pycontain import Container
 from pycontain.errors import CommandNotExecutable, HostUnsupported, StepFailed
 from pycontain.runtime import delegation
 from pycontain.runtime.engine import engine
+from pycontain.testing.leaks import cgroups_of_ours, own_groups
 
 MIB = 1 << 20
 EAT = ("python3", "-c", "bytearray(256 << 20)")
@@ -314,9 +314,9 @@ def test_a_plan_shows_the_files_and_values(host):
 
 
 def test_a_plan_makes_no_group(host):
-    before = set(_cgroups())
+    before = set(cgroups_of_ours())
     host.limits(memory="64M").plan("true")
-    assert set(_cgroups()) == before
+    assert set(cgroups_of_ours()) == before
 
 
 def test_a_plan_says_what_the_host_cannot_keep(host):
@@ -368,10 +368,10 @@ def test_a_user_without_a_group_can_do_without():
 
 
 def test_no_group_stays_after_the_end_of_an_owner(host, tmp_path):
-    before = set(_cgroups())
+    before = set(cgroups_of_ours())
     code = "from pycontain import Container; Container('host:').limits(pids=50, memory='64M').run('true').check()"
     assert run_owner(code, state=tmp_path) == (0, "", "")
-    assert set(_cgroups()) <= before
+    assert set(cgroups_of_ours()) <= before
     assert os.listdir(tmp_path) == []
 
 
@@ -393,16 +393,16 @@ def children_of(pid):
 
 @pytest.mark.parametrize("with_zygote", [False, True], ids=["owner", "owner and zygote"])
 def test_no_group_stays_after_a_killed_owner_and_the_next_start(host, tmp_path, with_zygote):
-    before = set(_cgroups())
+    before = set(cgroups_of_ours())
     with start_owner(OWNER, state=tmp_path, python=()) as owner:
-        said, made = owner.stdout.readline(), set(_cgroups()) - before
+        said, made = owner.stdout.readline(), set(cgroups_of_ours()) - before
         for pid in [*(children_of(owner.pid) if with_zygote else []), owner.pid]:
             os.kill(pid, signal.SIGKILL)
         owner.communicate()
         assert said
         assert made
     assert run_owner("import pycontain; pycontain.prewarm()", state=tmp_path) == (0, "", "")
-    assert comes_true(lambda: set(_cgroups()) <= before)
+    assert comes_true(lambda: set(cgroups_of_ours()) <= before)
     assert comes_true(lambda: os.listdir(tmp_path) == [])
 
 

@@ -7,7 +7,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from leaks import PORTER, zygote_pid
 from owners import comes_true
 
 from pycontain import Container
@@ -21,6 +20,7 @@ from pycontain.errors import (
 )
 from pycontain.runtime import engine as engines
 from pycontain.runtime import sockets
+from pycontain.testing.leaks import PORTER, zygote_pid
 
 HOST = Container("host:")
 

@@ -46,6 +46,8 @@ def run_pytest(folder, source, *arguments, **environment):
             "error",
             "-p",
             "no:cacheprovider",
+            "-p",
+            "no:hypothesispytest",  # half a second
             "--rootdir",
             folder,
             *arguments,
@@ -249,3 +251,20 @@ def test_a_test_that_hangs_leaves_nothing(tmp_path):
     report = run_pytest(tmp_path, source, "--timeout=0.7", "--timeout-method=thread")
     assert "Timeout" in report.text
     assert comes_true(lambda: marked(mark) == [])
+
+
+def test_each_worker_of_a_parallel_run_owns_its_containers(tmp_path):
+    pytest.importorskip("xdist")
+    source = """
+    import os, pytest
+    @pytest.fixture(scope="session")
+    def shared(session_container):
+        return session_container("host:", "sh", "-c", "echo from a worker; sleep 1000").wait_for(log="worker")
+    @pytest.mark.parametrize("number", range(4))
+    def test_both(shared, number):
+        assert shared.exec("true").ok
+        assert number < 3
+    """
+    report = run_pytest(tmp_path, source, "-n2")
+    assert "1 failed, 3 passed" in report.text
+    assert "2 workers" in report.text

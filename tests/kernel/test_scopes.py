@@ -7,10 +7,10 @@ import subprocess
 
 import control_groups
 import pytest
-from leaks import own_groups
 from owners import comes_true, run_owner
 
 from pycontain.runtime import delegation
+from pycontain.testing.leaks import own_groups
 
 SYSTEMD = "/lib/systemd/systemd"
 ALONE = "[Unit]\nDefaultDependencies=no\n"

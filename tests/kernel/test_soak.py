@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-from leaks import zygote_pid
 
 from pycontain import Container
+from pycontain.testing.leaks import zygote_pid
 
 SOAK = bool(os.environ.get("PYCONTAIN_SOAK"))
 RUNS = (10_000 if os.geteuid() == 0 else 2_000) if SOAK else 150

@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from leaks import FORKER, PATIENCE, zygote_pid
 from owners import comes_true
 
 import pycontain
@@ -20,6 +19,7 @@ from pycontain.kernel import syscalls
 from pycontain.kernel.descriptors import pid_of
 from pycontain.runtime import users
 from pycontain.runtime.forker import Forker
+from pycontain.testing.leaks import FORKER, PATIENCE, zygote_pid
 
 MOUNTS = ("cat", "/proc/self/mountinfo")
 

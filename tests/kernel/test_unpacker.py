@@ -7,11 +7,11 @@ import threading
 import time
 
 import pytest
-from leaks import Snapshot, wait_for_leaks
 
 from pycontain.errors import SandboxError
 from pycontain.runtime import engine as engines
 from pycontain.runtime.unpack import Unpacker
+from pycontain.testing.leaks import Snapshot, wait_for_leaks
 
 
 @pytest.fixture
