@@ -41,7 +41,7 @@ def test_the_disk_of_the_host_is_not_touched(state_folder):
     with SMALL.start("sleep", "infinity") as running:
         running.exec("sh", "-c", "head -c 3000000 /dev/zero > /file").check()
         sizes = [
-            os.path.getsize(os.path.join(folder, name))
+            os.lstat(os.path.join(folder, name)).st_size
             for folder, _, names in os.walk(state_folder)
             for name in names
         ]
