@@ -35,7 +35,7 @@ from pycontain.store.locks import Lock
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from pycontain.process.running import Compiled
+    from pycontain.process.prepared import Compiled
     from pycontain.runtime.engine import Engine
     from pycontain.sandbox.spec import Mount
 

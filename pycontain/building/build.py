@@ -20,7 +20,7 @@ from pycontain.image.image import Image, image_of, name_of
 from pycontain.image.runnable import platform_of
 from pycontain.image.transfer import Unpacking, store_document
 from pycontain.oci.reference import Reference
-from pycontain.process.running import Run
+from pycontain.process.prepared import Run
 from pycontain.runtime.engine import engine
 from pycontain.store.builds import Built
 from pycontain.store.store import Store

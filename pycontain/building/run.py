@@ -14,7 +14,9 @@ from pycontain.errors import PycontainError
 from pycontain.image.runnable import runnable_of
 from pycontain.oci.source import HostImage
 from pycontain.process.changes import WritableLayer
-from pycontain.process.running import Run, completed_of, enter_networks, new_id
+from pycontain.process.completed import completed_of
+from pycontain.process.prepared import Run, new_id
+from pycontain.process.starting import enter_networks
 from pycontain.runtime.exchange import KEEP, NOTIFY, Expired, Sink, converse
 from pycontain.runtime.failure import failure_of
 from pycontain.sandbox.limits import NO_LIMITS
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
     from pycontain.building.session import Session
     from pycontain.building.state import State
     from pycontain.image.transfer import Unpacking
-    from pycontain.process.running import Completed, Prepared
+    from pycontain.process.completed import Completed
+    from pycontain.process.prepared import Prepared
     from pycontain.runtime.unpack import Unpacker
     from pycontain.sandbox.limits import Limits
     from pycontain.store.builds import Built

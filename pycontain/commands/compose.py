@@ -21,7 +21,7 @@ from pycontain.commands.parser import Parser, UsageError
 from pycontain.commands.run import status_of
 from pycontain.compose.project import Project
 from pycontain.process.attached import run_attached
-from pycontain.process.running import how_it_ended
+from pycontain.process.completed import how_it_ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -29,7 +29,7 @@ from pycontain.errors import (
     ServiceFailed,
 )
 from pycontain.network import Network
-from pycontain.process.running import how_it_ended
+from pycontain.process.completed import how_it_ended
 from pycontain.volume import Volume
 
 if TYPE_CHECKING:

@@ -20,7 +20,9 @@ from pycontain.container.lowering import (
 )
 from pycontain.errors import InvalidSpec
 from pycontain.oci.source import Source, parse_source
-from pycontain.process import running as process
+from pycontain.process.prepared import Compiled, Prepared, Run
+from pycontain.process.signals import parse_signal
+from pycontain.process.starting import run_to_end, start
 from pycontain.runtime import engine as engines
 from pycontain.runtime.exchange import carry_out
 from pycontain.runtime.loading import loading
@@ -520,7 +522,7 @@ class Description:
     def stop_signal(self, signal: str | int) -> Self:
         """The signal with which ``stop()`` asks the payload to end."""
         with _Door() as door:
-            parsed = door.read(process.parse_signal, signal)
+            parsed = door.read(parse_signal, signal)
         return self._with(stop_signal=parsed)
 
     def pull(self, policy: str) -> Self:
@@ -861,7 +863,7 @@ class Container(Description):
     ) -> Steps[Completed[Any]]:
         """What :meth:`run` does."""
         began = time.monotonic()
-        run = process.Run.parse(
+        run = Run.parse(
             input_=input_,
             timeout=timeout,
             text=text,
@@ -870,7 +872,7 @@ class Container(Description):
             most=self.spec.output,
         )
         prepared = self._prepare(argv)
-        return (yield from process.run_to_end(prepared, run, check=check, began=began))
+        return (yield from run_to_end(prepared, run, check=check, began=began))
 
     def start(
         self,
@@ -897,14 +899,12 @@ class Container(Description):
     ) -> Steps[Running]:
         """What :meth:`start` does."""
         began = time.monotonic()
-        run = process.Run.parse(
-            input_=input_, timeout=None, text=True, max_output=max_output, most=self.spec.output
-        )
+        run = Run.parse(input_=input_, timeout=None, text=True, max_output=max_output, most=self.spec.output)
         if input_ is not None and stdin is not None:
             raise InvalidSpec("there are both input and stdin", hint="give one of them")
         if self.spec.tty is not None and stdin is not None:
             raise InvalidSpec("what has a terminal has no stdin beside it", hint="use attach()")
-        return (yield from process.start(self, self._prepare(argv), run, stdin, began=began))
+        return (yield from start(self, self._prepare(argv), run, stdin, began=began))
 
     def plan(self, *argv: str) -> Plan:
         """The steps that ``run`` would take on this host. Nothing of them happens; the zygote is started to ask it."""
@@ -940,14 +940,14 @@ class Container(Description):
 
     def prepare_exec(
         self,
-        running: process.Prepared,
+        running: Prepared,
         argv: tuple[str, ...],
         *,
         env: Mapping[str, str] | None,
         user: str | int | None,
         workdir: str | None,
         tty: bool,
-    ) -> process.Prepared:
+    ) -> Prepared:
         """What :meth:`Running.exec` needs for a command beside *running*; not for others."""
         engine, image = running.engine, running.compiled.image
         changed = self if env is None else self.env(env)
@@ -956,7 +956,7 @@ class Container(Description):
         if tty != (changed.spec.tty is not None):
             changed = changed.tty(tty)
         key = ("exec", changed.spec, image)
-        compiled: process.Compiled | None = engine.plans.get(key)
+        compiled: Compiled | None = engine.plans.get(key)
         if compiled is None:
             from pycontain.sandbox.compile import compile_exec  # noqa: PLC0415 - as in _prepare
 
@@ -965,11 +965,11 @@ class Container(Description):
             sandbox = attrs.evolve(
                 sandbox_spec(changed.spec, image, engine.facts, group, userns), init=True, restart=()
             )
-            compiled = process.Compiled.of(sandbox, compile_exec(sandbox, engine.facts), image)
+            compiled = Compiled.of(sandbox, compile_exec(sandbox, engine.facts), image)
             engine.remember(key, compiled)
         return compiled.prepare(engine, argv)
 
-    def changed_limits(self, changed: Container, running: process.Prepared) -> Cgroup:
+    def changed_limits(self, changed: Container, running: Prepared) -> Cgroup:
         """What has to be written into the group of *running*, which is of this value, to make it one of *changed*."""
         before, after = self.spec.limits, changed.spec.limits
         # What was left out is not there to be taken away.
@@ -978,23 +978,23 @@ class Container(Description):
         different = difference(attrs.evolve(before, **gone), after)
         return group_for(different, running.engine, required=True)
 
-    def compiled_on(self, image: RunnableImage, engine: engines.Engine) -> process.Compiled:
+    def compiled_on(self, image: RunnableImage, engine: engines.Engine) -> Compiled:
         """What a start on *image* needs, whatever image the value names; for builds, not for others."""
         from pycontain.sandbox.compile import compile_plan  # noqa: PLC0415 - what only a start needs
 
         userns = user_namespace(self.spec, image, engine)
         group = control_group(self.spec, engine, userns)
         sandbox = sandbox_spec(self.spec, image, engine.facts, group, userns)
-        return process.Compiled.of(sandbox, compile_plan(sandbox, engine.facts), image)
+        return Compiled.of(sandbox, compile_plan(sandbox, engine.facts), image)
 
-    def _prepare(self, argv: tuple[str, ...]) -> process.Prepared:
+    def _prepare(self, argv: tuple[str, ...]) -> Prepared:
         engine = engines.engine()
         # An image may get another tree under the same name at any time; the plan goes with the tree.
         with loading:
             from pycontain.image.runnable import runnable  # noqa: PLC0415 - what only a start needs is loaded by the first one
         image = runnable(self.spec.image, engine, policy=self.spec.pull, platform=self.spec.platform)
         key = (self.spec, image, *found_now(self.spec))
-        compiled: process.Compiled | None = engine.plans.get(key)
+        compiled: Compiled | None = engine.plans.get(key)
         if compiled is None:
             compiled = self.compiled_on(image, engine)
             engine.remember(key, compiled)

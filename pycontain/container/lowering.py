@@ -257,7 +257,7 @@ def _refuse_changes_of_the_host(spec: ContainerSpec) -> None:
 def _restart(spec: ContainerSpec, image: RunnableImage) -> tuple[bool, int, int] | tuple[()]:
     if spec.restart is None:
         return ()
-    from pycontain.process.running import signal_number  # noqa: PLC0415 - few ask for it
+    from pycontain.process.signals import signal_number  # noqa: PLC0415 - few ask for it
 
     always, most = spec.restart
     return always, most, signal_number(spec.stop_signal or image.stop_signal)

@@ -18,7 +18,7 @@ _LEFT = "style='text-align:left'"
 
 def completed_html(done: Completed[Any]) -> str:
     """How a command has ended, and the end of what it printed."""
-    from pycontain.process.running import how_it_ended  # noqa: PLC0415 - which shows itself by this module
+    from pycontain.process.completed import how_it_ended  # noqa: PLC0415 - which shows itself by this module
 
     remarks = {"timed out": done.timed_out, "out of memory": done.oom_killed, "truncated": done.truncated}
     ended = ", ".join(

@@ -14,8 +14,10 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from pycontain.errors import CommandTimeout, SandboxError
-from pycontain.process import running as process
+from pycontain.process.completed import completed_of
+from pycontain.process.prepared import Prepared, Run, new_id
 from pycontain.process.pump import Pump
+from pycontain.process.starting import enter_networks
 from pycontain.runtime.exchange import NOTIFY, PROFILE, Exchange, Expired, converse
 from pycontain.runtime.failure import failure_of
 
@@ -53,12 +55,10 @@ def run_attached(
     """
     began = time.monotonic()
     tty = container.spec.tty is not None
-    run = process.Run.parse(
-        input_=b"" if stdin and not tty else None, timeout=timeout, text=False, max_output=0
-    )
+    run = Run.parse(input_=b"" if stdin and not tty else None, timeout=timeout, text=False, max_output=0)
     prepared = container._prepare(argv)  # noqa: SLF001 - one more verb of Container, in a module of its own
     options = NOTIFY | (PROFILE if profile else 0)
-    ident = process.new_id()
+    ident = new_id()
     wiring = prepared.wiring(ident)
     exchange = Exchange(input_=run.input, limit=0, options=options, counted=prepared.limited, terminal=tty)
     expired = False
@@ -72,7 +72,7 @@ def run_attached(
             _begin(prepared, exchange, ident)
             converse(exchange, run.deadline(began), until=streams.is_ready)
             streams.connect()
-            process.enter_networks(exchange, wiring, run.deadline(began))
+            enter_networks(exchange, wiring, run.deadline(began))
             converse(exchange, run.deadline(began), until=lambda: exchange.started is not None)
             signals.let_through()
             converse(exchange, run.deadline(began))
@@ -81,9 +81,7 @@ def run_attached(
     error = failure_of(exchange, prepared.plan, prepared.engine) or streams.failure()
     if error is not None:
         raise error
-    completed: Completed[bytes] = process.completed_of(
-        exchange, prepared.argv, began, text=False, timed_out=expired
-    )
+    completed: Completed[bytes] = completed_of(exchange, prepared.argv, began, text=False, timed_out=expired)
     if expired:
         line = " ".join(prepared.argv)
         raise CommandTimeout(f"{line!r} did not end within {timeout:g} s and was killed", result=completed)
@@ -96,7 +94,7 @@ def _console(exchange: Exchange, *, stdin: bool) -> Console:
     return Console(exchange, stdin=stdin)
 
 
-def _begin(prepared: process.Prepared, exchange: Exchange, ident: str) -> None:
+def _begin(prepared: Prepared, exchange: Exchange, ident: str) -> None:
     try:
         exchange.held = prepared.volumes()
         request = prepared.request(ident, exchange.options)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pycontain.oci.descriptor import Descriptor
     from pycontain.oci.digest import Digest
     from pycontain.process.files import Files
-    from pycontain.process.running import Compiled, Running
+    from pycontain.process.prepared import Compiled
+    from pycontain.process.running import Running
     from pycontain.runtime.engine import Engine
     from pycontain.store.leases import Lease
     from pycontain.store.store import Store

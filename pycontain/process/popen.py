@@ -23,8 +23,10 @@ import attrs
 
 from pycontain.errors import CommandTimeout, InvalidSpec, SandboxError
 from pycontain.kernel.descriptors import pid_of
-from pycontain.process import running as process
+from pycontain.process.completed import completed_of, shortened
+from pycontain.process.prepared import new_id, send
 from pycontain.process.pump import Pump
+from pycontain.process.signals import parse_signal, signal_number
 from pycontain.process.terminal import Terminal
 from pycontain.runtime import engine as engines
 from pycontain.runtime.exchange import BOUNDED, NOTIFY, STDIN, Exchange, Sink, Wait
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import TypeAlias
 
-    from pycontain.process.running import Completed, Prepared
+    from pycontain.process.completed import Completed
+    from pycontain.process.prepared import Prepared
     from pycontain.runtime.exchange import Steps
 
     Redirection: TypeAlias = "int | IO[Any] | None"
@@ -304,8 +307,8 @@ def popen(
     try:
         exchange.streams.update(streams.drained)
         streams.drained = {}
-        request = ("exec", ident, process.new_id(), exchange.options, *prepared.wire())
-        process.send(prepared.engine, request, exchange)
+        request = ("exec", ident, new_id(), exchange.options, *prepared.wire())
+        send(prepared.engine, request, exchange)
         yield Wait(exchange, None, lambda: exchange.started is not None)
         error = failure_of(exchange, prepared.plan, prepared.engine)
         if error is not None:
@@ -355,7 +358,7 @@ class Process(Generic[Text]):
         self.stderr: IO[Text] | None = streams.file(2, bufsize, coding)
 
     def __repr__(self) -> str:
-        return f"<Process {self.pid} returncode={self.returncode} {process.shortened(' '.join(self.argv))}>"
+        return f"<Process {self.pid} returncode={self.returncode} {shortened(' '.join(self.argv))}>"
 
     @property
     def returncode(self) -> int | None:
@@ -403,7 +406,7 @@ class Process(Generic[Text]):
         """Send *signal*, by number or name, to the command itself; SIGKILL ends it as :meth:`kill`. No effect when it has ended."""
         self._require_owner()
         try:
-            number = process.signal_number(process.parse_signal(signal))
+            number = signal_number(parse_signal(signal))
         except ValueError as error:
             raise InvalidSpec(str(error)) from None
         if number == signals.SIGKILL:
@@ -454,7 +457,7 @@ class Process(Generic[Text]):
         return -done.signal if done.signal is not None else done.exit_code or 0
 
     def _completed(self) -> Completed[Any]:
-        return process.completed_of(self._exchange, self.argv, self._began, text=self._coding is not None)
+        return completed_of(self._exchange, self.argv, self._began, text=self._coding is not None)
 
     def _expired(self, timeout: float, out: Any = None, err: Any = None) -> WaitTimeout:
         partial = attrs.evolve(
@@ -465,7 +468,7 @@ class Process(Generic[Text]):
             stdout=out or b"",
             stderr=err or b"",
         )
-        line = process.shortened(" ".join(self.argv))
+        line = shortened(" ".join(self.argv))
         return WaitTimeout(f"{line} still runs after {timeout:g} s", result=partial, timeout=timeout)
 
     def _encoded(self, given: Any) -> bytes:

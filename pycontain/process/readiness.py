@@ -21,8 +21,8 @@ from pycontain.errors import (
     PathError,
     PycontainError,
 )
+from pycontain.process.completed import how_it_ended, shortened
 from pycontain.process.logs import Reader
-from pycontain.process.running import how_it_ended, shortened
 
 if TYPE_CHECKING:
     import threading

@@ -1,28 +1,28 @@
-"""What a container or a command in it is while it runs, and what is left when it has ended."""
+"""``Running``: a container while it runs, and all that can be asked of it."""
 
 from __future__ import annotations
 
 import contextlib
-import marshal
 import os
-import signal as signals
 import threading
 import time
 import weakref
 from contextlib import contextmanager
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import attrs
 
-from pycontain.errors import CommandFailed, CommandTimeout, InvalidSpec, SandboxError
+from pycontain.errors import CommandTimeout, InvalidSpec, SandboxError
 from pycontain.kernel.descriptors import pid_of
-from pycontain.runtime.exchange import BOUNDED, NOTIFY, PROFILE, Exchange, Expired, Wait, carry_out
-from pycontain.runtime.failure import failure_of, has_exited
+from pycontain.process.completed import completed_of, shortened
+from pycontain.process.prepared import Run, is_number, new_id, send
+from pycontain.process.signals import parse_signal, signal_number
+from pycontain.process.starting import conclude
+from pycontain.runtime.exchange import BOUNDED, Exchange, carry_out
+from pycontain.runtime.failure import has_exited
 from pycontain.runtime.loading import loading
 from pycontain.runtime.watch import watcher
-from pycontain.sandbox.network import LOOPBACK, NO_NETWORKING, Networking
-from pycontain.sandbox.size import parse_size
+from pycontain.sandbox.network import LOOPBACK, NO_NETWORKING
 
 if TYPE_CHECKING:
     import re
@@ -35,478 +35,20 @@ if TYPE_CHECKING:
     from pycontain.network.inside import Place
     from pycontain.network.wiring import Wiring
     from pycontain.process.changes import Change, WritableLayer
+    from pycontain.process.completed import Completed
     from pycontain.process.files import Files
     from pycontain.process.health import Health, Monitor
     from pycontain.process.logs import LogLine, Moment
     from pycontain.process.popen import Plumbing, Process, Redirection
+    from pycontain.process.prepared import Prepared
     from pycontain.process.resources import ProcessStatus, Resources, Stats
     from pycontain.process.terminal import Terminal
-    from pycontain.runtime.engine import Engine
     from pycontain.runtime.exchange import Steps
     from pycontain.runtime.log import Cursor, Log
-    from pycontain.sandbox.image import RunnableImage
     from pycontain.sandbox.limits import Disks, Pages
     from pycontain.sandbox.network import PublishedPort
-    from pycontain.sandbox.plan import Plan
-    from pycontain.sandbox.spec import SandboxSpec
-    from pycontain.store.locks import Lock
 
-Text = TypeVar("Text", str, bytes)
-
-_TAIL_LINES = 20
 _LAST_WORDS = 10.0  # how long the kernel may take to end what was killed
-
-
-def shortened(text: str | bytes) -> str:
-    """*text* as a repr shows it."""
-    return repr(text) if len(text) <= 80 else f"{text[:77]!r}… ({len(text)})"
-
-
-@attrs.frozen
-class Usage:
-    """What the command used: seconds of CPU time, a peak of memory, and what went from and to disks, in bytes.
-
-    A container with limits has a control group that counts all of it, as far as its controllers do. Otherwise the peak
-    is the largest resident set of one of its processes, and times and bytes are of those that ended before its PID 1.
-    """
-
-    cpu_user: float = 0.0
-    cpu_system: float = 0.0
-    memory_peak: int = 0
-    io_read: int = 0
-    io_write: int = 0
-
-
-@attrs.frozen
-class Timings:
-    """Where the time went, in seconds.
-
-    ``resolve`` finds the image and compiles the plan, ``snapshot`` hands it to the zygote and waits for its turn,
-    ``clone`` makes the process and its namespaces, ``setup`` performs the steps, ``run`` is the payload's own time.
-    ``steps`` has the seconds of each step of the plan when a profile was asked for.
-    """
-
-    resolve: float = 0.0
-    snapshot: float = 0.0
-    clone: float = 0.0
-    setup: float = 0.0
-    run: float = 0.0
-    steps: tuple[float, ...] = ()
-
-
-@attrs.frozen
-class Completed(Generic[Text]):
-    """A command that has ended.
-
-    ``exit_code`` is None when a signal ended it, and ``signal`` is that signal's number. ``duration`` is in seconds, as
-    the caller saw it. ``oom_killed``: the kernel killed a process because the container reached its limit on memory (while
-    this command ran, which may have been another one); it is counted only where there is a limit. ``truncated``: a stream had more than ``max_output`` bytes and the rest was thrown away.
-    """
-
-    argv: tuple[str, ...] = attrs.field(repr=lambda argv: shortened(" ".join(argv)))
-    exit_code: int | None
-    signal: int | None
-    stdout: Text = attrs.field(repr=shortened)
-    stderr: Text = attrs.field(repr=shortened)
-    duration: float = 0.0
-    timed_out: bool = False
-    oom_killed: bool = False
-    truncated: bool = False
-    usage: Usage = attrs.field(factory=Usage, repr=False)
-    timings: Timings = attrs.field(factory=Timings, repr=False)
-
-    @property
-    def ok(self) -> bool:
-        """Whether it exited with code 0."""
-        return self.exit_code == 0
-
-    def check(self) -> Completed[Text]:
-        """Return self, or raise :class:`CommandFailed` with the end of what it printed."""
-        if self.ok:
-            return self
-        line = shortened(" ".join(self.argv))
-        error = CommandFailed(f"{line} ended with {how_it_ended(self)}", result=self)
-        tail = self.tail()
-        raise error.with_hint(f"it printed last:\n{tail}" if tail else "it printed nothing")
-
-    def tail(self) -> str:
-        """The last lines of standard error, or of standard output when that is empty."""
-        printed = self.stderr or self.stdout
-        text = printed if isinstance(printed, str) else printed.decode(errors="replace")
-        return "\n".join(text.splitlines()[-_TAIL_LINES:])
-
-    def _repr_html_(self) -> str:
-        from pycontain.jupyter.html import completed_html  # noqa: PLC0415 - only a notebook asks
-
-        return completed_html(self)
-
-
-def how_it_ended(done: Completed[Any]) -> str:
-    """For a sentence."""
-    return f"exit code {done.exit_code}" if done.signal is None else f"signal {_signal_name(done.signal)}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signals.Signals(number).name
-    except ValueError:
-        return f"SIGRTMIN+{number - signals.SIGRTMIN}"
-
-
-def parse_signal(given: str | int) -> str:
-    """The name of a signal from its number or its name, with or without ``SIG``; ``SIGRTMIN+3`` is one too."""
-    number = 0
-    if isinstance(given, str | int) and not isinstance(given, bool):
-        number = signal_number(str(given))
-    if number not in signals.valid_signals():
-        raise ValueError(f"{given!r} is no signal; signal(7) lists them")
-    return _signal_name(number)
-
-
-def signal_number(name: str) -> int:
-    """The number of a signal's name, 0 when it is none."""
-    text = name.upper().removeprefix("SIG")
-    base, sign, offset = text.partition("+" if "+" in text else "-")
-    try:
-        number = int(base) if base.isdigit() else signals.Signals[f"SIG{base}"].value
-        return number + (int(sign + offset) if sign else 0)
-    except (KeyError, ValueError):
-        return 0
-
-
-def wait_status(status: int) -> tuple[int | None, int | None]:
-    """``(exit_code, signal)`` from a status of wait(2); one of them is None."""
-    code = os.waitstatus_to_exitcode(status)
-    return (code, None) if code >= 0 else (None, -code)
-
-
-def _input_bytes(given: object) -> bytes | None:
-    if given is None or isinstance(given, bytes):
-        return given
-    if isinstance(given, bytearray | memoryview):
-        return bytes(given)
-    if not isinstance(given, str):
-        raise TypeError(f"input is neither str nor bytes but {type(given).__name__}")
-    try:
-        return given.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise ValueError("input holds half a surrogate pair; give it as bytes") from None
-
-
-def _is_number(given: object) -> bool:
-    return isinstance(given, int | float) and not isinstance(given, bool)
-
-
-@attrs.frozen
-class Run:
-    """How a command is fed, bounded and read."""
-
-    input: bytes | None
-    timeout: float | None
-    text: bool
-    max_output: int
-    profile: bool = False
-
-    @classmethod
-    def parse(
-        cls,
-        *,
-        input_: str | bytes | None,
-        timeout: float | None,
-        text: bool,
-        max_output: str | int,
-        profile: bool = False,
-        most: int | None = None,
-    ) -> Run:
-        """Read the arguments of ``run``, ``start`` and ``exec``; raise :class:`InvalidSpec` with all that is wrong.
-
-        *most* is what the container keeps of a stream whatever *max_output* says.
-        """
-        problems = []
-        try:
-            fed = _input_bytes(input_)
-        except (TypeError, ValueError) as error:
-            problems.append(str(error))
-        if timeout is not None and not (_is_number(timeout) and timeout >= 0):
-            problems.append(f"timeout={timeout!r} is no number of seconds")
-        try:
-            limit = parse_size(max_output)
-        except ValueError as error:
-            problems.append(f"max_output: {error}")
-        if problems:
-            raise InvalidSpec(tuple(problems))
-        return cls(fed, timeout, text, limit if most is None else min(limit, most), profile)
-
-    def deadline(self, began: float) -> float | None:
-        """The moment of time.monotonic() when the time is up."""
-        return None if self.timeout is None else began + self.timeout
-
-
-@attrs.frozen
-class Compiled:
-    """A plan and its wire form without the last step: what is the same for every command of one spec."""
-
-    sandbox: SandboxSpec
-    plan: Plan
-    image: RunnableImage
-    prefix: bytes
-    steps: bytes
-    contents: tuple[bytes, ...]
-    trees: tuple[tuple[Any, ...], ...]
-    allowances: tuple[tuple[Any, ...], ...]
-
-    @classmethod
-    def of(cls, sandbox: SandboxSpec, plan: Plan, image: RunnableImage) -> Compiled:
-        """Translate *plan* once."""
-        wire, prefix = plan.wire(), plan.prefix_length()
-        contents = sandbox.contents()
-        steps = marshal.dumps(wire[prefix:-1])
-        begin, trees = marshal.dumps(wire[:prefix]), plan.trees()
-        return cls(sandbox, plan, image, begin, steps, contents, trees, plan.allowances())
-
-    def prepare(
-        self,
-        engine: Engine,
-        argv: tuple[str, ...],
-        networking: Networking = NO_NETWORKING,
-        name: str = "",
-    ) -> Prepared:
-        """Join with a command line, and for a start with its networks."""
-        return Prepared(self, engine, argv, networking, name)
-
-
-@attrs.frozen
-class Prepared:
-    """All that a start needs: what was compiled, for which zygote, and the command line."""
-
-    compiled: Compiled
-    engine: Engine
-    argv: tuple[str, ...]
-    networking: Networking = NO_NETWORKING
-    name: str = ""
-
-    @property
-    def plan(self) -> Plan:
-        """The plan, with whatever command line it was compiled for."""
-        return self.compiled.plan
-
-    def wire(self) -> tuple[Any, ...]:
-        """The plan in its parts with this command line, and the contents of files, as a request carries them."""
-        compiled, sandbox = self.compiled, self.compiled.sandbox
-        execute = ("Execute", (), self.argv, sandbox.env, sandbox.init, sandbox.restart)
-        return (
-            *(compiled.prefix, compiled.steps, execute, compiled.contents),
-            *(compiled.trees, compiled.allowances),
-        )
-
-    @property
-    def has_terminal(self) -> bool:
-        """Whether it has a terminal in the place of pipes."""
-        return self.compiled.sandbox.terminal is not None
-
-    @property
-    def limited(self) -> bool:
-        """Whether the container has a control group, whose counts are worth waiting for."""
-        return bool(self.compiled.sandbox.cgroup.controllers)
-
-    def request(self, ident: str, options: int) -> tuple[Any, ...]:
-        """What the zygote is asked for a start; when it needs room for a control group, that is made."""
-        group: tuple[Any, ...] = ()
-        if self.limited:
-            cgroup = self.compiled.sandbox.cgroup
-            self.engine.make_room(cgroup.controllers)
-            group = (cgroup.controllers, cgroup.writes)
-        return ("start", ident, options, *self.wire(), group)
-
-    def volumes(self) -> tuple[Lock, ...]:
-        """Have the named volumes, which are in use until the locks are released."""
-        if not any(mount.volume for mount in self.compiled.sandbox.mounts):
-            return ()
-        with loading:
-            from pycontain.volume import hold  # noqa: PLC0415 - who has none pays nothing
-
-        return hold(self.compiled, self.engine)
-
-    def wiring(self, ident: str) -> Wiring | None:
-        """What the start needs on the host beside the container; nothing, mostly. The caller closes it."""
-        if self.networking.mode in {"none", "host"} and not self.networking.published:
-            return None
-        with loading:
-            from pycontain.network.wiring import Wiring  # noqa: PLC0415 - who has no networks pays nothing
-
-        hostname = self.compiled.sandbox.hostname
-        return Wiring.prepare(self.networking, self.engine, ident, self.name or ident[:12], hostname)
-
-    def begin(
-        self, run: Run, options: int, ident: str, log: Log | None = None, streams: Plumbing | None = None
-    ) -> Exchange:
-        """Ask the zygote for a container; the caller closes the exchange.
-
-        Its output goes to *log* if there is one, and its input comes from *streams*, which it is no more to close.
-        """
-        exchange = Exchange(
-            input_=run.input,
-            limit=run.max_output,
-            options=options,
-            counted=self.limited,
-            feed=streams.given.pop() if streams is not None and streams.has_input else -1,
-            sinks=log.streams if log is not None else None,
-            terminal=self.has_terminal,
-        )
-        try:
-            exchange.held = self.volumes()
-            send(self.engine, self.request(ident, exchange.options), exchange)
-        except BaseException:
-            exchange.close()
-            raise
-        return exchange
-
-
-def run_to_end(prepared: Prepared, run: Run, *, check: bool, began: float) -> Steps[Completed[Any]]:
-    """Start, wait, and judge."""
-    ident = new_id()
-    wiring = prepared.wiring(ident)
-    try:
-        options = (PROFILE if run.profile else 0) | (0 if wiring is None else NOTIFY)
-        exchange = prepared.begin(run, options, ident)
-        try:
-            completed = yield from _converse(exchange, prepared, run, began, wiring)
-        finally:
-            exchange.close()
-    finally:
-        if wiring is not None:
-            wiring.close()
-    return completed.check() if check else completed
-
-
-def enter_networks(exchange: Exchange, wiring: Wiring | None, deadline: float | None) -> None:
-    """Join the container to what *wiring* holds, as soon as there is a process inside."""
-    carry_out(_enter(exchange, wiring, deadline))
-
-
-def _enter(exchange: Exchange, wiring: Wiring | None, deadline: float | None) -> Steps[None]:
-    if wiring is None:
-        return
-    yield Wait(exchange, deadline, lambda: exchange.pidfd >= 0)
-    if not exchange.finished:
-        wiring.enter(exchange.pidfd)
-
-
-def new_id() -> str:
-    """64 hexadecimal digits, as Docker's ids."""
-    return os.urandom(32).hex()
-
-
-def send(engine: Engine, request: tuple[Any, ...], exchange: Exchange) -> None:
-    """Ask the zygote, and let go of the far ends."""
-    try:
-        engine.request(request, exchange.fds_to_send())
-    finally:
-        exchange.sent()
-
-
-def _converse(
-    exchange: Exchange, prepared: Prepared, run: Run, began: float, wiring: Wiring | None = None
-) -> Steps[Completed[Any]]:
-    expired, argv = False, prepared.argv
-    try:
-        yield from _enter(exchange, wiring, run.deadline(began))
-        yield Wait(exchange, run.deadline(began))
-    except Expired:
-        expired = True
-    failure = failure_of(exchange, prepared.plan, prepared.engine)
-    if failure is not None:
-        raise failure
-    completed = completed_of(exchange, argv, began, text=run.text, timed_out=expired)
-    if expired:
-        error = CommandTimeout(
-            f"{shortened(' '.join(argv))} did not end within {run.timeout:g} s and was killed",
-            result=completed,
-        )
-        tail = completed.tail()
-        raise error.with_hint(f"it printed last:\n{tail}" if tail else "it had printed nothing")
-    return completed
-
-
-def completed_of(
-    exchange: Exchange, argv: tuple[str, ...], began: float, *, text: bool, timed_out: bool = False
-) -> Completed[Any]:
-    """What an exchange that is finished, or was cut short, has delivered."""
-    gone = exchange.gone or (0, 0.0, 0.0, 0, 0, 0)
-    # An init reports its payload's status and usage; without one, or when it was killed, the zygote's view counts.
-    status, *used, started, ended, times = exchange.result or (*gone, exchange.started, None, ())
-    exit_code, signal = wait_status(status)
-    taken, begun, *steps = times or (exchange.began, exchange.began)
-    ended = ended or exchange.ended or time.monotonic()
-    started = started or begun
-    return Completed(
-        argv=argv,
-        exit_code=exit_code,
-        signal=signal,
-        stdout=_decoded(exchange.stdout.bytes(), text=text),
-        stderr=_decoded(exchange.stderr.bytes(), text=text),
-        duration=time.monotonic() - began,
-        timed_out=timed_out,
-        oom_killed=exchange.usage.get("oom_kills", 0) > 0,
-        truncated=exchange.stdout.truncated or exchange.stderr.truncated,
-        usage=_usage(exchange.usage, *used),
-        timings=Timings(
-            resolve=exchange.began - began,
-            snapshot=taken - exchange.began,
-            clone=begun - taken,
-            setup=max(0.0, started - begun),
-            run=max(0.0, ended - started),
-            steps=tuple(after - before for before, after in pairwise((begun, *steps))),
-        ),
-    )
-
-
-def _usage(
-    counted: Mapping[str, float], user: float, system: float, peak: int, read: int, written: int
-) -> Usage:
-    """From getrusage(2), whose peak is in kB and whose blocks are of 512 bytes, and from what a group has counted."""
-    return Usage(
-        counted.get("cpu_user", user),
-        counted.get("cpu_system", system),
-        int(counted.get("memory_peak", peak << 10)),
-        int(counted.get("io_read", read << 9)),
-        int(counted.get("io_write", written << 9)),
-    )
-
-
-def _decoded(content: bytes, *, text: bool) -> str | bytes:
-    return content.decode(errors="replace") if text else content
-
-
-def start(
-    container: Container, prepared: Prepared, run: Run, stdin: Redirection, *, began: float
-) -> Steps[Running]:
-    """Start; the end is when the payload runs, or the error why it does not."""
-    with loading:
-        from pycontain.runtime.log import Log  # noqa: PLC0415 - run() does without
-
-    ident, log = new_id(), Log(run.max_output)
-    wiring = prepared.wiring(ident)
-    exchange: Exchange | None = None
-    streams: Plumbing | None = None
-    try:
-        streams = None if stdin is None else _input_from(stdin)
-        exchange = prepared.begin(run, NOTIFY, ident, log, streams)
-        yield from _enter(exchange, wiring, None)
-        yield Wait(exchange, None, _begun(exchange))
-        error = failure_of(exchange, prepared.plan, prepared.engine)
-        if error is not None:
-            raise error
-    except BaseException:
-        for held in (exchange, streams, wiring):
-            if held is not None:
-                held.close()
-        raise
-    return Running(container, prepared, exchange, log, streams, ident, began, wiring)
-
-
-def _begun(exchange: Exchange) -> Callable[[], bool]:
-    return lambda: exchange.started is not None and exchange.pidfd >= 0
 
 
 def _both(*acts: Callable[[], None]) -> Callable[[], None]:
@@ -515,13 +57,6 @@ def _both(*acts: Callable[[], None]) -> Callable[[], None]:
             each()
 
     return act
-
-
-def _input_from(stdin: Redirection) -> Plumbing:
-    with loading:
-        from pycontain.process.popen import Plumbing  # noqa: PLC0415 - for those who use it
-
-    return Plumbing.of_input(stdin)
 
 
 class Running:
@@ -730,7 +265,7 @@ class Running:
         printed last.
         """
         self._require_owner()
-        if not (_is_number(timeout) and timeout >= 0):
+        if not (is_number(timeout) and timeout >= 0):
             raise InvalidSpec(f"timeout={timeout!r} is no number of seconds")
         with loading:
             from pycontain.process.readiness import conditions, wait_for  # noqa: PLC0415 - for those who use it
@@ -1117,7 +652,7 @@ class Running:
         )
         try:
             send(prepared.engine, ("exec", self.id, new_id(), exchange.options, *prepared.wire()), exchange)
-            completed = yield from _converse(exchange, prepared, run, began)
+            completed = yield from conclude(exchange, prepared, run, began)
         finally:
             exchange.close()
         return completed.check() if check else completed
@@ -1253,7 +788,7 @@ class Running:
         if not argv:
             raise InvalidSpec("there is no command to execute", hint="give one: .exec('ls', '-l')")
         if self._watched.done.is_set():
-            raise SandboxError(f"the container {self.name} has exited", hint="start it again")
+            raise has_exited(self.name)
         if self._paused:
             raise SandboxError(f"the container {self.name} is paused", hint="call resume() before")
         return self._container.prepare_exec(
