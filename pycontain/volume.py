@@ -16,7 +16,6 @@ A container's owner holds the volume's lock as long as the container runs, and a
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -29,7 +28,9 @@ import attrs
 from pycontain.errors import InvalidSpec, PycontainError, StoreBusy, VolumeError, VolumeInUse, VolumeNotFound
 from pycontain.kernel.trees import remove_tree
 from pycontain.runtime.probe import is_privileged
+from pycontain.runtime.sweep import locked
 from pycontain.store.files import read_file, replace_file
+from pycontain.store.folder import data_home
 from pycontain.store.locks import Lock
 
 if TYPE_CHECKING:
@@ -51,10 +52,7 @@ def folder() -> str:
         return os.path.abspath(chosen)
     if os.geteuid() == 0:
         return "/var/lib/pycontain/volumes"
-    above = os.environ.get("XDG_DATA_HOME", "")
-    if not above.startswith("/"):  # the XDG specification: relative paths are to be ignored
-        above = os.path.expanduser("~/.local/share")
-    return f"{above}/pycontain-volumes"
+    return f"{data_home()}/pycontain-volumes"
 
 
 def data_of(name: str) -> str:
@@ -253,7 +251,7 @@ class Volume:
                     hint="end the container before",
                 )
             with lock:
-                with _locked(self._folder):
+                with locked(self._folder):
                     if not os.path.isdir(f"{self._folder}/{self.name}"):
                         lock.remove()
                         raise VolumeNotFound(f"there is no volume {self.name}", volume=self.name)
@@ -280,17 +278,6 @@ def _disk(path: str) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _locked(place: str) -> Iterator[None]:
-    """The lock of the folder: volumes come into sight and go one at a time."""
-    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
 def _lock_of(place: str, name: str) -> str:
     return f"{place}/{_LOCKS}/{name}"
 
@@ -313,7 +300,7 @@ def _create(place: str, name: str, labels: Mapping[str, str], *, anonymous: bool
         return False
     _make_folder(place)
     made = f"{place}/{_NEW}{os.urandom(8).hex()}"
-    with _locked(place):
+    with locked(place):
         os.mkdir(made, _PRIVATE)
         os.mkdir(f"{made}/data", 0o755)
         os.chmod(f"{made}/data", 0o755)  # whatever the umask
@@ -332,7 +319,7 @@ def _create(place: str, name: str, labels: Mapping[str, str], *, anonymous: bool
 
 def _sweep(place: str) -> None:
     """Remove what was thrown away, by us or by one that was killed, and what was never finished."""
-    with _locked(place):  # so nobody is making one
+    with locked(place):  # so nobody is making one
         for name in os.listdir(place):
             if name.startswith(_NEW):
                 os.rename(f"{place}/{name}", f"{place}/{_TRASH}{os.urandom(8).hex()}")

@@ -36,10 +36,8 @@ if TYPE_CHECKING:
 _PACKET_LIMIT = 64 << 10  # well below net.core.wmem_default
 _CONTROL = 3
 _PLANS_KEPT = 256
-_GONE = (
-    BrokenPipeError,
-    ConnectionResetError,
-)  # unix(7): the other end has closed, the second time with something unread
+# unix(7): the other end has closed; the second error, when it left something unread.
+_GONE = (BrokenPipeError, ConnectionResetError)
 _START_TIMEOUT = 30.0
 _PROGRAM = (
     "import sys; mode, state, *path = sys.argv[1:]; sys.path += path; "

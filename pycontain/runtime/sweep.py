@@ -42,7 +42,8 @@ _MARK, _SIGNATURE, _JOURNAL = "lock", b"pycontain\n", "cgroups"
 
 
 @contextmanager
-def _locked(folder: str) -> Iterator[None]:
+def locked(folder: str) -> Iterator[None]:
+    """Hold the lock of the directory *folder* itself, flock(2): what comes into sight there and goes does so one at a time."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -79,7 +80,7 @@ class OwnerFolder:
     def create(cls, state: str) -> OwnerFolder:
         """Make and lock a new folder below *state*."""
         _make_private(state)
-        with _locked(state):
+        with locked(state):
             path = f"{state}/{os.urandom(6).hex()}"
             os.mkdir(path, 0o700)
             try:
@@ -188,7 +189,7 @@ def abandoned(state: str) -> list[tuple[str, int]]:
     Only what a zygote has signed is touched; one that was killed before it could sign has left an empty folder.
     """
     found = []
-    with _locked(state):
+    with locked(state):
         for name in filter(_is_ours, os.listdir(state)):
             path = f"{state}/{name}"
             try:

@@ -91,10 +91,14 @@ def default_path() -> str:
         return chosen
     if os.geteuid() == 0:
         return "/var/lib/pycontain/store"
-    above = os.environ.get("XDG_DATA_HOME", "")
-    if not above.startswith("/"):  # the XDG specification: relative paths are to be ignored
-        above = os.path.expanduser("~/.local/share")
-    return f"{above}/pycontain"
+    return f"{data_home()}/pycontain"
+
+
+def data_home() -> str:
+    """Where a user's programs keep what is to stay: ``XDG_DATA_HOME``, else ``~/.local/share``."""
+    given = os.environ.get("XDG_DATA_HOME", "")
+    # The XDG specification: relative paths are to be ignored.
+    return given if given.startswith("/") else os.path.expanduser("~/.local/share")
 
 
 def open_folder(path: str) -> Folder:

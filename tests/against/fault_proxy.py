@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import attrs
+import pytest
 
 _ENDLESS = 1 << 30
 
@@ -273,3 +274,10 @@ def without_range():
 def changed(change):
     """The registry's answer, changed."""
     return lambda exchange, asked: exchange.send(*change(*exchange.server.forward(asked)))
+
+
+@pytest.fixture
+def proxy(server):
+    """The way to the registry *server*, for this test."""
+    with serve_faults(server.address) as proxy:
+        yield proxy

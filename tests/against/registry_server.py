@@ -193,3 +193,10 @@ def make_index(**images):
     for image in images.values():
         blobs |= image.blobs
     return TestImage(Descriptor.of(content, media_types.INDEX), blobs)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A registry for all tests of a module."""
+    with serve_registry(tmp_path_factory.mktemp("registry")) as server:
+        yield server

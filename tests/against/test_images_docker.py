@@ -14,7 +14,7 @@ from busybox_images import busybox_layer, image, root, write_layout
 from busybox_images import store as store  # noqa: PLC0414 - a fixture
 from docker_daemon import serve_docker
 from layer_tree import Dir, File, Whiteout, layer
-from registry_server import serve_registry
+from registry_server import server as server  # noqa: PLC0414 - a fixture
 
 from pycontain import Container
 from pycontain.image import Image
@@ -28,12 +28,6 @@ def docker():
     with serve_docker(folder) as docker:
         yield docker
     shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with serve_registry(tmp_path_factory.mktemp("registry")) as server:
-        yield server
 
 
 @pytest.fixture

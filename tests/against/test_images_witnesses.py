@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).parent.parent / "kernel"))  # images that can
 from busybox_images import busybox_layer, image, push_test_image, root, write_layout
 from busybox_images import store as store  # noqa: PLC0414 - a fixture
 from layer_tree import Dir, File, Whiteout, layer
-from registry_server import serve_registry
+from registry_server import server as server  # noqa: PLC0414 - a fixture
 
 from pycontain import Container
 from pycontain.image import Image
@@ -29,12 +29,6 @@ def run(*command, **options):
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, **options)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with serve_registry(tmp_path_factory.mktemp("registry")) as server:
-        yield server
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from fault_proxy import (
     with_headers,
     without_range,
 )
+from fault_proxy import proxy as proxy  # noqa: PLC0414 - a fixture
 from registry_server import SOON, make_image, serve_registry
 
 from pycontain.errors import (
@@ -58,12 +59,6 @@ def server(tmp_path_factory):
         with Registry(server.address, SETTINGS) as registry:
             push_image(registry.repository("app"), IMAGE.descriptor, IMAGE, "1")
         yield server
-
-
-@pytest.fixture
-def proxy(server):
-    with serve_faults(server.address) as proxy:
-        yield proxy
 
 
 @pytest.fixture

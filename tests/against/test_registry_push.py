@@ -7,6 +7,7 @@ import subprocess
 import attrs
 import pytest
 from fault_proxy import cut, cut_body, lost, serve_faults, status
+from fault_proxy import proxy as proxy  # noqa: PLC0414 - a fixture
 from registry_server import SOON, make_image, make_index, serve_either
 
 from pycontain.errors import DigestMismatch, InvalidImage, RegistryError, TransferInterrupted
@@ -28,12 +29,6 @@ LAYER = media_types.LAYER_GZIP
 def server(tmp_path_factory, request):
     with serve_either(request.param, tmp_path_factory) as server:
         yield server
-
-
-@pytest.fixture
-def proxy(server):
-    with serve_faults(server.address) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from fault_proxy import corrupt, cut, serve_faults, stall
+from fault_proxy import corrupt, cut, stall
+from fault_proxy import proxy as proxy  # noqa: PLC0414 - a fixture
 from registry_server import SOON, make_image, serve_registry
 
 import pycontain
@@ -29,12 +30,6 @@ def server(tmp_path_factory):
         with Registry(server.address, SETTINGS) as registry:
             push_image(registry.repository("app"), IMAGE.descriptor, IMAGE, "1")
         yield server
-
-
-@pytest.fixture
-def proxy(server):
-    with serve_faults(server.address) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -34,23 +34,12 @@ from pycontain.runtime import engine as engines
 from pycontain.store.snapshots import Kind
 
 sys.path.append(str(Path(__file__).parent.parent / "against"))  # the registry is started there
-from fault_proxy import corrupt, cut, serve_faults, stall, status, with_body
-from registry_server import serve_registry
+from fault_proxy import corrupt, cut, stall, status, with_body
+from fault_proxy import proxy as proxy  # noqa: PLC0414 - a fixture
+from registry_server import server as server  # noqa: PLC0414 - a fixture
 
 BLOBS = "GET .*/blobs/.*"
 RANDOM = layer(root(File("random", os.urandom(3_000_000))))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with serve_registry(tmp_path_factory.mktemp("registry")) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(server):
-    with serve_faults(server.address) as proxy:
-        yield proxy
 
 
 @pytest.fixture
