@@ -7,7 +7,8 @@ import os
 from typing import TYPE_CHECKING, TypeVar
 
 from pycontain.commands.parser import Parser, UsageError
-from pycontain.container.container import UNLIMITED, Container
+from pycontain.container import Container
+from pycontain.container.door import UNLIMITED
 from pycontain.sandbox.limits import MAX
 from pycontain.sandbox.size import parse_size
 

@@ -6,10 +6,32 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import attrs
 
+from pycontain.container.door import (
+    UNLIMITED,
+    Door,
+    matching,
+    parse_capabilities,
+    parse_container_path,
+    parse_content,
+    parse_file_mode,
+    parse_host_path,
+    parse_layer_size,
+    parse_mapping,
+    parse_offset,
+    parse_restart,
+    parse_rlimit,
+    parse_target,
+    parse_text,
+    parse_tmpfs_size,
+    parse_user,
+    parse_variable_name,
+    parse_window_size,
+    unless_max,
+)
 from pycontain.container.lowering import (
     control_group,
     found_now,
@@ -18,8 +40,8 @@ from pycontain.container.lowering import (
     sandbox_spec,
     user_namespace,
 )
+from pycontain.container.spec import ContainerSpec, described
 from pycontain.errors import InvalidSpec
-from pycontain.oci.source import Source, parse_source
 from pycontain.process.prepared import Compiled, Prepared, Run
 from pycontain.process.signals import parse_signal
 from pycontain.process.starting import run_to_end, start
@@ -29,18 +51,13 @@ from pycontain.runtime.loading import loading
 from pycontain.sandbox import capabilities as caps
 from pycontain.sandbox.devices import Device, parse_access
 from pycontain.sandbox.limits import (
-    MAX,
-    NO_LIMITS,
     Cgroup,
-    Limits,
     difference,
     parse_limits,
 )
 from pycontain.sandbox.network import (
     LOOPBACK,
-    NO_NETWORKING,
     ON_NETWORKS,
-    Networking,
     PublishedPort,
     parse_address,
     parse_host_name,
@@ -49,7 +66,7 @@ from pycontain.sandbox.network import (
     parse_port,
     parse_protocol,
 )
-from pycontain.sandbox.paths import HostPath, RootPath
+from pycontain.sandbox.paths import RootPath
 from pycontain.sandbox.size import parse_size
 from pycontain.sandbox.spec import (
     File,
@@ -61,13 +78,7 @@ from pycontain.sandbox.spec import (
 from pycontain.sandbox.sysctl import parse_sysctl, parse_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
-
-    from pycontain.image import Image
-    from pycontain.image.runnable import StoredSource
     from pycontain.network import Network
-    from pycontain.oci.config import Healthcheck
     from pycontain.process import Completed, Running
     from pycontain.process.popen import Redirection
     from pycontain.runtime.exchange import Steps
@@ -75,16 +86,10 @@ if TYPE_CHECKING:
     from pycontain.sandbox.isolation import Isolation
     from pycontain.sandbox.limits import Disks, Pages
     from pycontain.sandbox.plan import Plan
-    from pycontain.sandbox.seccomp import Profile
     from pycontain.volume import Volume
-
-Given = TypeVar("Given")
-Value = TypeVar("Value")
 
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-_USER = re.compile(r"[^:\s\0/-][^:\s\0/]*(:[^:\s\0/-][^:\s\0/]*)?")
-_KERNEL_TREES = ("/proc", "/sys")
 _LIMITS = (
     "as",
     "core",
@@ -101,242 +106,19 @@ _LIMITS = (
     "stack",
 )
 _USERNS = ("auto", "private", "host")
-UNLIMITED = -1
-_LEAST_LAYER = 1 << 20
 _SCRATCH = (
     Tmpfs(RootPath("/run"), 16 << 20, 0o755),
     Tmpfs(RootPath("/tmp"), 64 << 20),
     Tmpfs(RootPath("/var/tmp"), 16 << 20),
 )
 _NEEDS_INIT = "restart needs the init: without it the payload is PID 1, and ends the container"
-_LONGEST_OFFSET = 1 << 33  # seconds; the kernel's clocks end soon after
-
-
-class _Door:
-    """Collects what is wrong with the arguments of one builder method, and says all of it at once."""
-
-    def __init__(self) -> None:
-        self.problems: list[str] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None and self.problems:
-            raise InvalidSpec(tuple(self.problems))
-
-    def read(self, parse: Callable[[Given], Value], given: Given) -> Value:
-        """*parse* the value; what it complains of is a problem, and nothing after the block sees the result."""
-        try:
-            return parse(given)
-        except (ValueError, TypeError) as error:
-            self.problems.append(str(error))
-            return None  # type: ignore[return-value]
-
-    def refuse(self, wrong: bool, problem: str) -> None:  # noqa: FBT001 - reads as a sentence at its callers
-        """Note *problem* when *wrong*."""
-        if wrong:
-            self.problems.append(problem)
-
-
-def _text(given: str) -> str:
-    """A plain str that a file system and a program can take, as os.fsencode would write it."""
-    if not isinstance(given, str):
-        raise TypeError(f"{given!r} is no text; write it as a str")
-    if "\0" in given:
-        raise ValueError(f"{given!r} holds a NUL byte")
-    try:
-        given.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise ValueError(f"{given!r} holds half a surrogate pair, which no program can be given") from None
-    return str.__str__(given)  # what travels to the zygote must not be of a subclass
-
-
-def _matching(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
-    def parse(given: str) -> str:
-        if not isinstance(given, str) or not pattern.fullmatch(given):
-            raise ValueError(f"{given!r} is no {what}")
-        return _text(given)
-
-    return parse
-
-
-def _bytes(given: str | bytes) -> bytes:
-    if isinstance(given, bytes):
-        return bytes(given)
-    if not isinstance(given, str):
-        raise TypeError(f"the content is neither str nor bytes but {type(given).__name__}")
-    try:
-        return given.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise ValueError("the content holds half a surrogate pair; give it as bytes") from None
-
-
-def _mapping(given: Mapping[str, Value] | None) -> dict[str, Value]:
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        raise InvalidSpec(f"{given!r} is no mapping; write name=value, or give a dict")
-    return dict(given)
-
-
-def _mode(given: int) -> int:
-    if not isinstance(given, int) or not 0 <= given <= 0o7777:
-        raise ValueError(
-            f"{given:#o} is no file mode" if isinstance(given, int) else f"{given!r} is no file mode"
-        )
-    return given
-
-
-def _tmpfs_size(given: str | int) -> int:
-    size = parse_size(given)
-    if not 0 < size < 1 << 63:
-        raise ValueError(f"{given!r} is no size for a file system in memory")
-    return size
-
-
-def _layer_size(given: str | int) -> int:
-    size = _tmpfs_size(given)
-    if size < _LEAST_LAYER:
-        raise ValueError(f"disk: {given!r} is too little for the container's own files; the least is 1M")
-    return size
-
-
-def _unless_max(parse: Callable[[str | int], int]) -> Callable[[str | int], int | None]:
-    return lambda given: None if given == MAX else parse(given)
-
-
-def _window(given: int) -> int:
-    if isinstance(given, bool) or not isinstance(given, int) or not 0 < given < 1 << 16:
-        raise ValueError(f"{given!r} is no number of columns or rows")
-    return given
-
-
-def _restart(given: str) -> tuple[bool, int] | None:
-    match given.split(":") if isinstance(given, str) else ():
-        case ["no"]:
-            return None
-        case ["always"]:
-            return True, -1
-        case ["on-failure"]:
-            return False, -1
-        case ["on-failure", most] if most.isdecimal() and most.isascii() and len(most) < 10:
-            return False, int(most)
-    raise ValueError(f"{given!r} is no restart policy; there are no, always, on-failure and on-failure:N")
-
-
-def _offset(given: float) -> int:
-    number = isinstance(given, int | float) and not isinstance(given, bool)
-    if not number or not abs(given) < _LONGEST_OFFSET:  # which is false for nan as well
-        raise ValueError(f"{given!r} is no offset of a clock; write seconds")
-    return round(given * 1_000_000_000)
-
-
-def _user(given: str | int) -> str:
-    if isinstance(given, bool) or not isinstance(given, str | int):
-        raise TypeError(f"{given!r} is no user; write name, uid, name:group or uid:gid")
-    return _matching(_USER, "user; write name, uid, name:group or uid:gid")(str(given))
-
-
-def _capabilities(given: Iterable[str]) -> list[str]:
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(f"{given!r} is no list of capabilities; write ('NET_RAW',)")
-    return list(given)
-
-
-def _limit(given: int) -> int:
-    if isinstance(given, bool) or not isinstance(given, int) or not UNLIMITED <= given < 1 << 63:
-        raise ValueError(f"{given!r} is no limit; write a number, or -1 for none")
-    return given
-
-
-def _variable_name(given: str) -> str:
-    if not isinstance(given, str) or not given or "=" in given:
-        raise ValueError(f"{given!r} is no name for a variable")
-    return _text(given)
-
-
-def _target(given: str) -> RootPath:
-    path = RootPath.parse(_text(given))
-    if path == "/" or any(path == tree or path.startswith(f"{tree}/") for tree in _KERNEL_TREES):
-        raise ValueError(f"nothing can be put at {path}: it is the container's own")
-    return path
-
-
-def _container_path(given: str) -> RootPath:
-    return RootPath.parse(_text(given))
-
-
-def _host_path(given: str | os.PathLike[str]) -> HostPath:
-    if not given:
-        raise ValueError("the mount source is empty")
-    return HostPath.parse(os.path.abspath(_text(os.fspath(given))))
-
-
-@attrs.frozen(cache_hash=True)
-class ContainerSpec:
-    """What a :class:`Container` describes. None means: as the image says."""
-
-    image: Source | StoredSource
-    entrypoint: tuple[str, ...] | None = None
-    env: tuple[tuple[str, str], ...] = attrs.field(
-        default=(), repr=lambda env: repr(tuple(name for name, _ in env))
-    )
-    workdir: RootPath | None = None
-    user: str | None = None
-    hostname: str = ""
-    name: str = ""
-    mounts: tuple[Mount, ...] = ()
-    volumes: tuple[VolumeMount, ...] = ()
-    tmpfs: tuple[Tmpfs, ...] = ()
-    devices: tuple[Device, ...] = ()
-    files: tuple[File, ...] = ()
-    read_only: bool = False
-    init: bool = True
-    tty: tuple[int, int] | None = None
-    health: Healthcheck | None = None
-    restart: tuple[bool, int] | None = None  # whether always, and how often at most, -1 for any number
-    privileged: bool = False
-    landlock: bool = False
-    time_offset: tuple[int, int] | None = None
-    stop_signal: str | None = None
-    pull: str = "missing"
-    platform: str | None = None
-    labels: tuple[tuple[str, str], ...] = ()
-    capabilities: frozenset[str] = caps.DEFAULT
-    seccomp: Profile | str = "default"
-    userns: str = "auto"
-    rlimits: tuple[tuple[str, int, int], ...] = ()
-    sysctls: tuple[tuple[str, str], ...] = ()
-    limits: Limits = NO_LIMITS
-    disk: int | None = None
-    output: int | None = None
-    scratch: tuple[Tmpfs, ...] = ()
-    limits_required: bool = True
-    networking: Networking = NO_NETWORKING
-
-
-def _described(given: str | Image | ContainerSpec) -> ContainerSpec:
-    if isinstance(given, ContainerSpec):
-        return given
-    if not isinstance(given, str) and hasattr(
-        given, "source"
-    ):  # an Image, whose module need not be loaded for this
-        return ContainerSpec(given.source)
-    if not isinstance(given, str):
-        raise InvalidSpec(
-            f"an image is named by a text, not by {given!r}", hint='for example Container("host:")'
-        )
-    return ContainerSpec(parse_source(given))
 
 
 @attrs.frozen(repr=False)
 class Description:
     """What describes a container: all of :class:`Container` but its verbs, which there are for threads and for event loops."""
 
-    spec: ContainerSpec = attrs.field(converter=_described)
+    spec: ContainerSpec = attrs.field(converter=described)
 
     def __repr__(self) -> str:
         changed = [
@@ -353,43 +135,46 @@ class Description:
 
     def env(self, variables: Mapping[str, str] | None = None, /, **more: str) -> Self:
         """Set environment variables; a later value wins, also over the image's."""
-        with _Door() as door:
-            given = (door.read(_mapping, variables) or {}) | more
-            read = {door.read(_variable_name, name): door.read(_text, value) for name, value in given.items()}
+        with Door() as door:
+            given = (door.read(parse_mapping, variables) or {}) | more
+            read = {
+                door.read(parse_variable_name, name): door.read(parse_text, value)
+                for name, value in given.items()
+            }
         return self._with(env=tuple({**dict(self.spec.env), **read}.items()))
 
     def workdir(self, path: str) -> Self:
         """Start in *path*, an absolute path that exists in the container."""
-        with _Door() as door:
-            parsed = door.read(_container_path, path)
+        with Door() as door:
+            parsed = door.read(parse_container_path, path)
         return self._with(workdir=parsed)
 
     def user(self, user: str | int) -> Self:
         """Run as ``name``, ``uid``, ``name:group`` or ``uid:gid``; names are those of the container's own files."""
-        with _Door() as door:
-            parsed = door.read(_user, user)
+        with Door() as door:
+            parsed = door.read(parse_user, user)
         return self._with(user=parsed)
 
     def hostname(self, name: str) -> Self:
         """Set the host name, instead of the container's id."""
-        with _Door() as door:
+        with Door() as door:
             parsed = door.read(
-                _matching(_HOSTNAME, "host name of at most 64 letters, digits, dots and dashes"), name
+                matching(_HOSTNAME, "host name of at most 64 letters, digits, dots and dashes"), name
             )
         return self._with(hostname=parsed)
 
     def name(self, name: str) -> Self:
         """Give what is started a name, for people."""
-        with _Door() as door:
+        with Door() as door:
             parsed = door.read(
-                _matching(_NAME, "name; use letters, digits, dots, dashes and underscores"), name
+                matching(_NAME, "name; use letters, digits, dots, dashes and underscores"), name
             )
         return self._with(name=parsed)
 
     def entrypoint(self, *argv: str) -> Self:
         """Replace the image's ENTRYPOINT, and with it its CMD; without arguments there is none."""
-        with _Door() as door:
-            words = tuple(door.read(_text, word) for word in argv)
+        with Door() as door:
+            words = tuple(door.read(parse_text, word) for word in argv)
         return self._with(entrypoint=words)
 
     def mount(self, source: str | os.PathLike[str], target: str, *, read_only: bool = False) -> Self:
@@ -397,8 +182,8 @@ class Description:
 
         Whether it exists is seen when the container starts.
         """
-        with _Door() as door:
-            mount = Mount(door.read(_host_path, source), door.read(_target, target), read_only)
+        with Door() as door:
+            mount = Mount(door.read(parse_host_path, source), door.read(parse_target, target), read_only)
             self._refuse_taken(door, mount.target)
         return self._with(mounts=(*self.spec.mounts, mount))
 
@@ -413,18 +198,18 @@ class Description:
         """
         from pycontain.volume import parse_name  # noqa: PLC0415 - who has none pays nothing
 
-        with _Door() as door:
+        with Door() as door:
             name = "" if volume is None else door.read(parse_name, volume)
-            place = door.read(_target, target)
+            place = door.read(parse_target, target)
             self._refuse_taken(door, place)
             door.refuse(not name and read_only, "a volume without a name is empty, so it cannot be read-only")
         return self._with(volumes=(*self.spec.volumes, VolumeMount(name, place, read_only, copy)))
 
     def tmpfs(self, target: str, *, size: str | int | None = None, mode: int = 0o1777) -> Self:
         """Mount an empty file system in memory at *target*, of at most *size* bytes (default: half of the RAM)."""
-        with _Door() as door:
-            limit = None if size is None else door.read(_tmpfs_size, size)
-            tmpfs = Tmpfs(door.read(_target, target), limit, door.read(_mode, mode))
+        with Door() as door:
+            limit = None if size is None else door.read(parse_tmpfs_size, size)
+            tmpfs = Tmpfs(door.read(parse_target, target), limit, door.read(parse_file_mode, mode))
             self._refuse_taken(door, tmpfs.target)
         return self._with(tmpfs=(*self.spec.tmpfs, tmpfs))
 
@@ -433,27 +218,27 @@ class Description:
 
         Who may open it is said by the node's own mode and owner too. See the reference for what enforces *access*.
         """
-        with _Door() as door:
-            place = door.read(_target, source if target is None else target)
-            device = Device(door.read(_host_path, source), place, door.read(parse_access, access))
+        with Door() as door:
+            place = door.read(parse_target, source if target is None else target)
+            device = Device(door.read(parse_host_path, source), place, door.read(parse_access, access))
             self._refuse_taken(door, place)
         return self._with(devices=(*self.spec.devices, device))
 
     def file(self, path: str, content: str | bytes, *, mode: int = 0o644) -> Self:
         """Put a file with *content* at *path*. It is in memory, in no layer, and may be changed inside."""
-        with _Door() as door:
-            target, read = door.read(_target, path), door.read(_bytes, content)
-            mode = door.read(_mode, mode)
+        with Door() as door:
+            target, read = door.read(parse_target, path), door.read(parse_content, content)
+            mode = door.read(parse_file_mode, mode)
             self._refuse_taken(door, target)
         return self._with(files=(*self.spec.files, File(target, read, mode)))
 
     def secret(self, name: str, value: str | bytes) -> Self:
         """Put *value* at ``/run/secrets/NAME``: in memory, mode 0400, read-only, and in no repr, plan or log."""
-        with _Door() as door:
+        with Door() as door:
             door.read(
-                _matching(_NAME, "name for a secret; use letters, digits, dots, dashes and underscores"), name
+                matching(_NAME, "name for a secret; use letters, digits, dots, dashes and underscores"), name
             )
-            target, read = RootPath(f"/run/secrets/{name}"), door.read(_bytes, value)
+            target, read = RootPath(f"/run/secrets/{name}"), door.read(parse_content, value)
             self._refuse_taken(door, target)
         return self._with(files=(*self.spec.files, File(target, Secret(read), 0o400)))
 
@@ -468,7 +253,7 @@ class Description:
 
     def init(self, on: bool) -> Self:  # noqa: FBT001 - the contract's name and form
         """Whether PID 1 is an init of ours (the default), or the payload itself."""
-        with _Door() as door:
+        with Door() as door:
             door.refuse(not on and self.spec.restart is not None, _NEEDS_INIT)
         return self._with(init=on)
 
@@ -477,8 +262,8 @@ class Description:
 
         It is our init that does it, in the same container, after a pause of 0.1 to 60 seconds; ``stop()`` and a kill end it.
         """
-        with _Door() as door:
-            parsed = door.read(_restart, policy)
+        with Door() as door:
+            parsed = door.read(parse_restart, policy)
             door.refuse(parsed is not None and not self.spec.init, _NEEDS_INIT)
         return self._with(restart=parsed)
 
@@ -487,8 +272,8 @@ class Description:
 
         Both outputs are one stream then, with ``\r\n`` at the ends of lines. ``Running.attach()`` is its other side.
         """
-        with _Door() as door:
-            size = door.read(_window, columns), door.read(_window, rows)
+        with Door() as door:
+            size = door.read(parse_window_size, columns), door.read(parse_window_size, rows)
         return self._with(tty=size if on else None)
 
     def health(
@@ -521,7 +306,7 @@ class Description:
 
     def stop_signal(self, signal: str | int) -> Self:
         """The signal with which ``stop()`` asks the payload to end."""
-        with _Door() as door:
+        with Door() as door:
             parsed = door.read(parse_signal, signal)
         return self._with(stop_signal=parsed)
 
@@ -535,23 +320,27 @@ class Description:
         """Choose from an image of several platforms, such as ``"linux/arm64"``; without it, this machine's."""
         from pycontain.oci.platform import Platform  # noqa: PLC0415 - few ask for it
 
-        with _Door() as door:
+        with Door() as door:
             parsed = door.read(Platform.parse, platform)
         return self._with(platform=str(parsed))
 
     def label(self, labels: Mapping[str, str] | None = None, /, **more: str) -> Self:
         """Attach labels, for people and programs; they change nothing inside."""
-        with _Door() as door:
-            given = (door.read(_mapping, labels) or {}) | more
-            read = {door.read(_text, name): door.read(_text, value) for name, value in given.items()}
+        with Door() as door:
+            given = (door.read(parse_mapping, labels) or {}) | more
+            read = {
+                door.read(parse_text, name): door.read(parse_text, value) for name, value in given.items()
+            }
         return self._with(labels=tuple({**dict(self.spec.labels), **read}.items()))
 
     def capabilities(self, *, add: Iterable[str] = (), drop: Iterable[str] = ()) -> Self:
         """Take *drop* from the set so far (at first the default), then add *add*; ``"ALL"`` in either means all."""
-        with _Door() as door:
-            added = [door.read(caps.parse_capability, name) for name in door.read(_capabilities, add) or ()]
+        with Door() as door:
+            added = [
+                door.read(caps.parse_capability, name) for name in door.read(parse_capabilities, add) or ()
+            ]
             dropped = [
-                door.read(caps.parse_capability, name) for name in door.read(_capabilities, drop) or ()
+                door.read(caps.parse_capability, name) for name in door.read(parse_capabilities, drop) or ()
             ]
         return self._with(capabilities=caps.granted(self.spec.capabilities, added, dropped))
 
@@ -596,8 +385,8 @@ class Description:
 
         Time of day is the host's: Linux has no namespace for it.
         """
-        with _Door() as door:
-            offset = door.read(_offset, monotonic), door.read(_offset, boottime)
+        with Door() as door:
+            offset = door.read(parse_offset, monotonic), door.read(parse_offset, boottime)
         return self._with(time_offset=offset)
 
     def userns(self, mode: str) -> Self:
@@ -609,7 +398,7 @@ class Description:
 
         For an ordinary user all are the same: root inside is that user. With ``privileged()``, auto is host.
         """
-        with _Door() as door:
+        with Door() as door:
             door.refuse(mode not in _USERNS, f"{mode!r} is no user namespace; there are {', '.join(_USERNS)}")
         return self._with(userns=mode)
 
@@ -632,22 +421,22 @@ class Description:
             return self._with(
                 networking=attrs.evolve(before, mode=ON_NETWORKS, networks=(*others, membership))
             )
-        with _Door() as door:
+        with Door() as door:
             mode = door.read(parse_mode, network)
             door.refuse(ip is not None or aliases != (), "aliases and ip are for a Network")
         return self._with(networking=attrs.evolve(before, mode=mode, networks=()))
 
     def dns(self, *servers: str) -> Self:
         """Ask these name servers, in place of the host's."""
-        with _Door() as door:
+        with Door() as door:
             door.refuse(not servers, "no server is named")
             addresses = tuple(door.read(parse_address, server) for server in servers)
         return self._with(networking=attrs.evolve(self.spec.networking, dns=addresses))
 
     def hosts(self, names: Mapping[str, str] | None = None, /, **more: str) -> Self:
         """Add names with their addresses to /etc/hosts: ``.hosts({"db.example": "192.0.2.7"})``."""
-        with _Door() as door:
-            given = (door.read(_mapping, names) or {}) | more
+        with Door() as door:
+            given = (door.read(parse_mapping, names) or {}) | more
             read = {
                 door.read(parse_host_name, name): door.read(parse_address, address)
                 for name, address in given.items()
@@ -665,7 +454,7 @@ class Description:
         Only this machine reaches it unless *host_ip* says otherwise: ``"0.0.0.0"`` and ``"::"`` are everybody. *protocol* is
         ``"tcp"`` or ``"udp"``. It works with every network, also none. The program inside sees ``127.0.0.1`` as its peer.
         """
-        with _Door() as door:
+        with Door() as door:
             published = PublishedPort(
                 door.read(parse_port, port),
                 door.read(parse_host_port, host_port),
@@ -677,11 +466,11 @@ class Description:
 
     def rlimit(self, name: str, soft: int, hard: int | None = None) -> Self:
         """Set a limit of setrlimit(2), such as ``"nofile"``; *hard* is *soft* when not given, -1 means unlimited."""
-        with _Door() as door:
+        with Door() as door:
             door.refuse(name not in _LIMITS, f"{name!r} is no resource limit; there are {', '.join(_LIMITS)}")
-            low = door.read(_limit, soft)
-            top = low if hard is None else door.read(_limit, hard)
-        with _Door() as door:
+            low = door.read(parse_rlimit, soft)
+            top = low if hard is None else door.read(parse_rlimit, hard)
+        with Door() as door:
             above = top != UNLIMITED and not UNLIMITED < low <= top
             door.refuse(above, f"the soft limit {name} is above the hard one")
         others = tuple(limit for limit in self.spec.rlimits if limit[0] != name)
@@ -692,8 +481,8 @@ class Description:
 
         They are those of ``net.*``, ``fs.mqueue.*``, and of ``kernel`` the domain name and what belongs to System V IPC.
         """
-        with _Door() as door:
-            given = (door.read(_mapping, settings) or {}) | more
+        with Door() as door:
+            given = (door.read(parse_mapping, settings) or {}) | more
             read = {
                 door.read(parse_sysctl, name): door.read(parse_value, value) for name, value in given.items()
             }
@@ -744,9 +533,9 @@ class Description:
             io_weight=io_weight,
             hugetlb=hugetlb,
         )
-        with _Door() as door:
-            layer = self.spec.disk if disk is None else door.read(_unless_max(_layer_size), disk)
-            kept = self.spec.output if output is None else door.read(_unless_max(parse_size), output)
+        with Door() as door:
+            layer = self.spec.disk if disk is None else door.read(unless_max(parse_layer_size), disk)
+            kept = self.spec.output if output is None else door.read(unless_max(parse_size), output)
         limited = self._with(limits=limits, disk=layer, output=kept, limits_required=required)
         return limited if files is None else limited.rlimit("nofile", files)
 
@@ -774,7 +563,7 @@ class Description:
             memory="256M", swap=0, pids=64, files=1024, output="16M", required=required
         )
 
-    def _refuse_taken(self, door: _Door, target: RootPath) -> None:
+    def _refuse_taken(self, door: Door, target: RootPath) -> None:
         spec = self.spec
         taken = {
             *(mount.target for mount in spec.mounts),
@@ -1005,8 +794,8 @@ class Container(Description):
 
 def command_line(spec: ContainerSpec, image: RunnableImage, argv: tuple[str, ...]) -> tuple[str, ...]:
     """ENTRYPOINT and CMD as Docker joins them: a new entrypoint forgets the image's command."""
-    with _Door() as door:
-        words = tuple(door.read(_text, word) for word in argv)
+    with Door() as door:
+        words = tuple(door.read(parse_text, word) for word in argv)
     entrypoint = image.entrypoint if spec.entrypoint is None else spec.entrypoint
     command = words or (image.command if spec.entrypoint is None else ())
     line = (*entrypoint, *command)
