@@ -7,7 +7,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from pycontain.building.build import build
+from pycontain.commands.given import read_secret
 from pycontain.commands.parser import Parser, UsageError
+from pycontain.commands.registries import add_access_options, use_registry
 
 if TYPE_CHECKING:
     import argparse
@@ -46,17 +48,27 @@ def parser() -> Parser:
         "--pull", action="store_true", help="ask the registry for base images that are here already"
     )
     made.add_argument("-q", "--quiet", action="store_true", help="print nothing but the id")
+    made.add_argument(
+        "--registry",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="what --mirror, --ca and such are about",
+    )
+    add_access_options(made)
     return made
 
 
 def act(options: argparse.Namespace) -> int:
     """Print the id of the image; how it goes is on standard error."""
+    for registry in options.registry or ["docker.io"]:
+        use_registry(options, registry)
     image = build(
         options.context,
         dockerfile=options.file,
         target=options.target,
         args=dict(filter(None, map(_argument, options.build_arg))),
-        secrets=dict(map(_secret, options.secret)),
+        secrets=dict(map(read_secret, options.secret)),
         ssh=dict(map(_ssh, options.ssh)),
         tags=options.tag,
         platform=options.platform,
@@ -86,20 +98,6 @@ def _argument(text: str) -> tuple[str, str] | None:
 def _label(text: str) -> tuple[str, str]:
     name, _, value = text.partition("=")
     return name, value
-
-
-def _secret(text: str) -> tuple[str, bytes]:
-    parts = dict(part.partition("=")[::2] for part in text.split(","))
-    ident = parts.get("id", "")
-    if not ident:
-        raise UsageError(f"--secret {text} has no id", hint="write id=token,src=PATH, or id=token,env=NAME")
-    try:
-        if "env" in parts:
-            return ident, os.environb[os.fsencode(parts["env"])]
-        with open(parts.get("src") or parts.get("source") or ident, "rb") as file:
-            return ident, file.read()
-    except (OSError, KeyError) as error:
-        raise UsageError(f"the secret {ident} cannot be read: {error}") from error
 
 
 def _ssh(text: str) -> tuple[str, str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
+from pycontain.commands.given import read_secret, seconds, variables_of, with_mount, with_security
 from pycontain.commands.parser import Parser, UsageError
 from pycontain.container import Container
 from pycontain.container.door import UNLIMITED
@@ -24,6 +26,12 @@ _RATES = {
     "write-bps": "and write to it",
     "read-iops": "operations in a second in which it may read",
     "write-iops": "and write",
+}
+_HEALTH_TIMES = {
+    "interval": "between two looks; 30s",
+    "timeout": "what one may take; 30s",
+    "start-period": "how long failures do not count after the start; 0s",
+    "start-interval": "between two looks until it is well for the first time; 1s",
 }
 
 
@@ -44,6 +52,9 @@ def container_parser(verb: str, *, description: str) -> Parser:
     what.add_argument("--entrypoint", metavar="PROGRAM", help="instead of the image's; '' for none")
     what.add_argument(
         "-e", "--env", action="append", default=[], metavar="NAME[=VALUE]", help="without =VALUE: ours"
+    )
+    what.add_argument(
+        "--env-file", action="append", default=[], metavar="FILE", help="NAME=VALUE in lines; # is a comment"
     )
     what.add_argument("-w", "--workdir", metavar="PATH", help="start in this directory")
     what.add_argument("-u", "--user", metavar="USER[:GROUP]", help="names or numbers")
@@ -66,6 +77,20 @@ def container_parser(verb: str, *, description: str) -> Parser:
         default=[],
         metavar="SRC:DST[:ro]",
         help="a path of the host, or the name of a volume",
+    )
+    sees.add_argument(
+        "--mount",
+        action="append",
+        default=[],
+        metavar="type=KIND,source=SRC,target=DST[,readonly]",
+        help="the same in words; KIND is bind, volume or tmpfs",
+    )
+    sees.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        metavar="id=NAME,src=PATH|env=VARIABLE",
+        help="in /run/secrets, and in no layer, plan or log",
     )
     sees.add_argument(
         "--tmpfs", action="append", default=[], metavar="DST[:size=SIZE]", help="an empty tree in memory"
@@ -104,8 +129,18 @@ def container_parser(verb: str, *, description: str) -> Parser:
     may.add_argument(
         "--cap-drop", action="append", default=[], metavar="CAPABILITY", help="take away; ALL for all"
     )
+    may.add_argument(
+        "--security-opt",
+        action="append",
+        default=[],
+        metavar="seccomp=PROFILE",
+        help="default, unconfined, or a file in docker's format",
+    )
+    may.add_argument("--userns", metavar="auto|private|host", help="whose ids those inside are")
+    may.add_argument("--landlock", action="store_true", help="a second wall around its files")
     may.add_argument("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="setrlimit(2)")
     _add_limits(parser.add_argument_group("what it may use as a whole"))
+    _add_health(parser.add_argument_group("whether it is well"))
     return parser
 
 
@@ -124,6 +159,38 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
         group.add_argument(f"--device-{option}", action="append", default=[], metavar="PATH:N", help=what)
 
 
+def _add_health(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--health-cmd", metavar="COMMAND", help="what finds it out, for the shell")
+    for name, what in _HEALTH_TIMES.items():
+        group.add_argument(f"--health-{name}", metavar="TIME", help=what)
+    group.add_argument("--health-retries", metavar="N", help="failures in a row until it is not; 3")
+    group.add_argument("--no-healthcheck", action="store_true", help="not even the one of the image")
+
+
+def _with_health(container: Container, options: argparse.Namespace) -> Container:
+    times = {
+        name: seconds(f"health-{name}", getattr(options, f"health_{name.replace('-', '_')}"))
+        for name in _HEALTH_TIMES
+    }
+    retries = _number(options, "health_retries", int)
+    if options.no_healthcheck:
+        if options.health_cmd is not None:
+            raise UsageError("--no-healthcheck and --health-cmd exclude each other")
+        return container.health()
+    if options.health_cmd is not None:
+        return container.health(
+            options.health_cmd,
+            interval=times["interval"],
+            timeout=times["timeout"],
+            retries=retries,
+            start_period=times["start-period"],
+            start_interval=times["start-interval"],
+        )
+    if retries is not None or any(value is not None for value in times.values()):
+        raise UsageError("--health-interval and its kin go with --health-cmd")
+    return container
+
+
 def read_container(
     options: argparse.Namespace, images: Mapping[str, Image] | None = None
 ) -> tuple[Container, tuple[str, ...]]:
@@ -138,30 +205,47 @@ def read_container(
     base = base.untrusted() if options.untrusted else base
     base = base.privileged() if options.privileged else base
     container = (
-        base.env(dict(read_variables(options.env)))
+        base.env(dict(read_variables([*chain(*map(variables_of, options.env_file)), *options.env])))
         .label(dict(_pair(text) for text in options.label))
         .capabilities(add=options.cap_add, drop=options.cap_drop)
         .read_only(options.read_only or base.spec.read_only)
         .init(options.init)
         .pull(options.pull)
     )
-    for name in ("workdir", "user", "hostname", "name", "stop_signal", "restart", "platform"):
+    for name in ("workdir", "user", "hostname", "name", "stop_signal", "restart", "platform", "userns"):
         value = getattr(options, name)
         if value is not None:
             container = getattr(container, name)(value)
     if options.entrypoint is not None:
         container = container.entrypoint(*filter(None, (options.entrypoint,)))
+    container = _with_walls(_with_sights(container, options), options)
+    return _with_limits(_networked(_with_health(container, options), options), options), tuple(argv)
+
+
+def _with_sights(container: Container, options: argparse.Namespace) -> Container:
     for text in options.volume:
         container = _mounted(container, text)
+    for text in options.mount:
+        container = with_mount(container, text)
+    for name, secret in map(read_secret, options.secret):
+        container = container.secret(name, secret)
     for text in options.tmpfs:
         container = _with_tmpfs(container, text)
     for text in options.device:
         container = _with_device(container, text)
+    return container
+
+
+def _with_walls(container: Container, options: argparse.Namespace) -> Container:
+    for text in options.security_opt:
+        container = with_security(container, text)
+    if options.landlock:
+        container = container.landlock()
     if options.sysctl:
         container = container.sysctl(dict(_pair(text) for text in options.sysctl))
     for text in options.ulimit:
         container = _limited(container, text)
-    return _with_limits(_networked(container, options), options), tuple(argv)
+    return container
 
 
 def _networked(container: Container, options: argparse.Namespace) -> Container:

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, TypedDict
 
 from pycontain.commands.parser import UsageError
+from pycontain.oci.source import RegistrySource, parse_source
 
 if TYPE_CHECKING:
     import argparse
@@ -31,6 +32,40 @@ def add_registry_options(parser: Parser) -> None:
     how.add_argument("--plain-http", action="store_true", default=None, help="without TLS")
     how.add_argument("--no-tls-verify", action="store_true", help="trust any certificate")
     how.add_argument("--ca", metavar="FILE", help="trust this authority, too")
+
+
+def add_access_options(parser: Parser) -> None:
+    """The same for verbs that may pull: without a user, since standard input is not theirs to read."""
+    how = parser.add_argument_group("the registry")
+    how.add_argument(
+        "--mirror", action="append", default=[], metavar="HOST[/PREFIX]", help="ask it first; may be repeated"
+    )
+    how.add_argument("--plain-http", action="store_true", default=None, help="without TLS")
+    how.add_argument("--no-tls-verify", action="store_true", help="trust any certificate")
+    how.add_argument("--ca", metavar="FILE", help="trust this authority, too")
+
+
+def use_registry(options: argparse.Namespace, registry: str) -> None:
+    """Have this process talk to *registry* as the options of :func:`add_access_options` say, when one is given."""
+    if not (options.mirror or options.plain_http or options.no_tls_verify or options.ca):
+        return
+    from pycontain.registry.settings import RegistrySettings, configure_registry  # noqa: PLC0415 - few need it
+
+    settings = RegistrySettings(
+        plain_http=options.plain_http,
+        tls_verify=not options.no_tls_verify,
+        ca=options.ca,
+        mirrors=options.mirror,
+    )
+    configure_registry(registry, settings)
+
+
+def use_registry_of(options: argparse.Namespace) -> None:
+    """The same for the registry of the image that a container is made from."""
+    words = [word for word in options.words if word != "--"]
+    source = parse_source(words[0]) if words else None
+    if isinstance(source, RegistrySource):
+        use_registry(options, source.reference.registry)
 
 
 def read_registry_options(options: argparse.Namespace) -> RegistryOptions:

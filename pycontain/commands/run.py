@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pycontain.commands.options import container_parser, read_container
 from pycontain.commands.parser import UsageError
+from pycontain.commands.registries import add_access_options, use_registry_of
 from pycontain.process.attached import run_attached
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ def parser() -> Parser:
     how.add_argument("--plan", action="store_true", help="print the steps and do nothing")
     how.add_argument("--profile", action="store_true", help="print at the end where the time went")
     how.add_argument("--rm", action="store_true", help="always so; for the fingers of docker's users")
+    add_access_options(made)
     return made
 
 
 def act(options: argparse.Namespace) -> int:
     """Exit as the payload did."""
+    use_registry_of(options)
     container, argv = read_container(options)
     if options.tty:
         columns, rows = _window(options)

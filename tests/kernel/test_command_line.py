@@ -12,6 +12,9 @@ import pytest
 
 import pycontain
 import pycontain.commands.options
+import pycontain.commands.registries
+import pycontain.commands.run
+from pycontain.registry.settings import settings_of
 
 CLI = (sys.executable, "-m", "pycontain")
 LOOP = "trap 'echo got {0}; exit 9' {0}; echo ready; while :; do sleep 0.05; done"
@@ -378,6 +381,17 @@ def test_a_limit_may_be_unlimited():
         (["-v", "/x:/y:wild", "host:"], "it is SRC:DST"),
         (["--tmpfs", "/x:colour=red", "host:"], "not 'colour=red'"),
         (["--tmpfs", "/x:mode=9", "host:"], "not 'mode=9'"),
+        (["--mount", "type=moon,target=/x", "host:"], "its type is one of bind"),
+        (["--mount", "type=bind,target=/x", "host:"], "it has no source"),
+        (["--mount", "type=tmpfs,target=/x,colour=red", "host:"], "does not take 'colour'"),
+        (["--security-opt", "apparmor=mine", "host:"], "pycontain cannot do that"),
+        (["--security-opt", "no-new-privileges=false", "host:"], "it is seccomp=default"),
+        (["--health-interval", "5s", "host:"], "go with --health-cmd"),
+        (["--health-cmd", "x", "--health-timeout", "soon", "host:"], "it is a time such as 30s"),
+        (["--userns", "moon", "host:"], "no user namespace"),
+        (["--secret", "src=/x", "host:"], "has no id"),
+        (["--env-file", "/nonexistent", "host:"], "cannot be read"),
+        (["--mirror", "not a host", "alpine"], "is no mirror"),
         (["--ulimit", "nofile=many", "host:"], "NAME=SOFT"),
         (["-p", "http", "host:"], "-p http: it is PORT"),
         (["-p", "80/sctp", "host:"], "'sctp' is no protocol"),
@@ -539,6 +553,65 @@ def test_a_port_is_published_as_docker_writes_it(text, published):
     )
     container, _ = pycontain.commands.options.read_container(options)
     assert list(map(str, container.spec.networking.published)) == [published]
+
+
+def described(*words):
+    options = pycontain.commands.options.container_parser("run", description="").parse_args([*words, "host:"])
+    container, _ = pycontain.commands.options.read_container(options)
+    return container
+
+
+def test_a_mount_in_words_is_the_same_as_in_short(tmp_path):
+    assert described("--mount", f"type=bind,src={tmp_path},dst=/x,readonly") == described(
+        "-v", f"{tmp_path}:/x:ro"
+    )
+    assert described("--mount", "source=cache,target=/x") == described("-v", "cache:/x")
+    words = "type=tmpfs,destination=/x,tmpfs-size=1M,tmpfs-mode=0700"
+    assert described("--mount", words) == described("--tmpfs", "/x:size=1M,mode=700")
+
+
+def test_health_is_described_as_for_docker():
+    words = (
+        "--health-cmd",
+        "true",
+        "--health-interval",
+        "1m30s",
+        "--health-timeout",
+        "2",
+        "--health-retries",
+        "5",
+    )
+    assert described(*words) == described().health("true", interval=90, timeout=2, retries=5)
+    assert described("--no-healthcheck") == described().health()
+
+
+def test_a_filter_a_user_namespace_and_landlock_are_chosen(tmp_path):
+    (tmp_path / "profile.json").write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+    path = str(tmp_path / "profile.json")
+    assert described("--security-opt", f"seccomp={path}") == described().seccomp(path)
+    assert described("--security-opt", "seccomp=unconfined") == described().seccomp("unconfined")
+    assert (
+        described("--security-opt", "seccomp=builtin", "--security-opt", "no-new-privileges") == described()
+    )
+    assert described("--userns", "host", "--landlock") == described().userns("host").landlock()
+
+
+def test_a_secret_and_variables_come_from_files(tmp_path):
+    (tmp_path / "token").write_text("hunter2")
+    (tmp_path / "env").write_text("# ours\nA=1\n\nB=x y\n")
+    words = ("--secret", f"id=token,src={tmp_path}/token", "--env-file", str(tmp_path / "env"), "-e", "A=2")
+    assert run(*words, "host:", "sh", "-c", "cat /run/secrets/token; echo $A$B").stdout == "hunter22x y\n"
+
+
+def test_how_to_reach_the_registry_is_said_for_that_of_the_image():
+    words = ["--mirror", "mirror.example", "--no-tls-verify", "r.example/a:1", "true"]
+    try:
+        pycontain.commands.registries.use_registry_of(pycontain.commands.run.parser().parse_args(words))
+        settings = settings_of("r.example")
+    finally:
+        pycontain.configure_registry("r.example", None)
+    assert (settings.mirrors, settings.tls_verify) == (("mirror.example",), False)
+    assert settings_of("docker.io").tls_verify
 
 
 def test_a_kernel_setting_is_given():
