@@ -199,7 +199,7 @@ class Project:
         return document_of(self.spec)
 
     def container(self, service: str) -> Container:
-        """The container that a service means, without the networks of the project, which there are only while it runs."""
+        """The container that a service means, but for its command, which is given to ``start`` or ``run``, and for networks of the project."""
         return container_of(self._service(service), Surroundings(self.spec))
 
     def image(self, service: str) -> str:

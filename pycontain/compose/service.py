@@ -12,6 +12,7 @@ from pycontain.compose.merging import absolute_path
 from pycontain.compose.shortened import (
     host_pairs,
     parse_device,
+    parse_exposed,
     parse_mode,
     parse_ports,
     parse_tmpfs,
@@ -303,6 +304,8 @@ def _volumes(at: At, reader: Reader) -> Fields:
 def _volume(at: At, reader: Reader) -> Mounted | None:
     if not isinstance(at.node.value, dict):
         mount = at.attempt(parse_volume, None)
+        if {"z", "Z"} & set(at.text().rpartition(":")[2].split(",")):
+            at.warning(_NO_LABELS)
         if mount is not None and mount.type == "bind":
             return attrs.evolve(mount, source=absolute_path(mount.source, reader.folder, reader.home))
         return mount
@@ -333,6 +336,7 @@ def _mode(at: At, _: Reader) -> Fields:
     return {"mode": at.attempt(parse_mode, 0)}
 
 
+_NO_LABELS = "labels of SELinux stay as they are"
 _MOUNT_KINDS: dict[str, Keys] = {
     "bind": {
         "create_host_path": _field("create_host_path", "flag"),
@@ -340,7 +344,7 @@ _MOUNT_KINDS: dict[str, Keys] = {
             ("private", "rprivate"), "mounts are private: none that is made later comes through"
         ),
         "recursive": _only(("enabled",), "what is mounted below the source comes along, writable as it is"),
-        "selinux": Unneeded("labels of SELinux stay as they are"),
+        "selinux": Unneeded(_NO_LABELS),
     },
     "volume": {
         "nocopy": _field("nocopy", "flag"),
@@ -648,7 +652,7 @@ SERVICE: Keys = {
     "entrypoint": lambda at, _: {"entrypoint": at.words()},
     "env_file": lambda *_: {},  # its files are part of environment by now
     "environment": _environment,
-    "expose": _field("expose", "texts"),
+    "expose": lambda at, _: {"expose": tuple(item.attempt(parse_exposed, "") for item in at.items())},
     "extends": lambda *_: {},  # it is merged by now
     "external_links": Refused("containers of others cannot be reached"),
     "extra_hosts": _extra_hosts,

@@ -77,6 +77,15 @@ def parse_volume(text: str) -> Mounted:
     )
 
 
+def parse_exposed(text: str) -> str:
+    """``8000``, ``8000-8002``, and ``/udp`` after it."""
+    ports, slash, protocol = text.partition("/")
+    parse_range(ports)
+    if slash:
+        parse_protocol(protocol)
+    return text
+
+
 def _absolute(target: str) -> str:
     if not target.startswith("/"):
         raise ValueError(f"{target!r} is no absolute path of the container")
@@ -93,8 +102,10 @@ def parse_tmpfs(text: str) -> Mounted:
             size = parse_size(value)
         elif name == "mode":
             mode = parse_mode(value)
-        elif name not in {"rw", "noexec", "nosuid", "nodev", "exec"}:
-            raise ValueError(f"{text!r}: a tmpfs takes size=SIZE and mode=OCTAL, not {setting!r}")
+        elif name not in {"rw", "noexec", "nosuid", "nodev"}:  # which it is
+            raise ValueError(
+                f"{text!r}: a tmpfs takes size=SIZE and mode=OCTAL, and is rw, noexec, nosuid and nodev; not {setting!r}"
+            )
     return Mounted("tmpfs", _absolute(target), size=size, mode=mode)
 
 

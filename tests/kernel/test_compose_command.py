@@ -3,12 +3,15 @@
 import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 
 import pytest
 import yaml
+
+from pycontain.__main__ import main
 
 CLI = (sys.executable, "-m", "pycontain", "compose")
 LOOP = "trap 'echo ended; exit 7' TERM; echo ready; while :; do sleep 0.02; done"
@@ -53,6 +56,20 @@ def compose(*words, **environment):
         stdin=subprocess.DEVNULL,
         env={**os.environ, **environment},
     )
+
+
+@pytest.fixture
+def here(capfd, monkeypatch):
+    """The same in this process, for what starts nothing: ``(status, stdout, stderr)``."""
+
+    def called(*words, **environment):
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            status = main(["compose", *words])
+        return status, *capfd.readouterr()
+
+    return called
 
 
 def test_up_shows_what_is_printed_and_ends_with_the_last():
@@ -108,9 +125,9 @@ def test_scale_gives_labels():
     assert sorted(done.stdout.splitlines()) == ["work-1 | out 1", "work-2 | out 1"]
 
 
-def test_config_prints_the_project():
-    found = yaml.safe_load(compose("config").stdout)
-    assert found == json.loads(compose("config", "--format", "json").stdout)
+def test_config_prints_the_project(here):
+    found = yaml.safe_load(here("config")[1])
+    assert found == json.loads(here("config", "--format", "json")[1])
     assert (found["name"], found["services"]["late"]["command"]) == ("p", ["echo", "late"])
 
 
@@ -123,22 +140,20 @@ def test_config_prints_the_project():
         ("--volumes", ""),
     ],
 )
-def test_config_prints_names(option, wanted):
-    assert compose("config", option).stdout == wanted
+def test_config_prints_names(here, option, wanted):
+    assert here("config", option) == (0, wanted, "")
 
 
-def test_profiles_are_chosen_by_options_and_environment():
-    by_option, by_environment = (
-        compose("--profile", "debug", "config", "--services"),
-        compose("config", "--services", COMPOSE_PROFILES="debug"),
-    )
-    assert by_option.stdout == by_environment.stdout == "loop\nwork\nlate\ndebug\n"
+def test_profiles_are_chosen_by_options_and_environment(here):
+    by_option = here("--profile", "debug", "config", "--services")
+    by_environment = here("config", "--services", COMPOSE_PROFILES="debug")
+    assert by_option == by_environment == (0, "loop\nwork\nlate\ndebug\n", "")
 
 
-def test_files_and_a_name_are_chosen(folder):
+def test_files_and_a_name_are_chosen(folder, here):
     (folder / "over.yaml").write_text("services: {work: {command: 'true'}}")
     found = json.loads(
-        compose("-f", "compose.yaml", "-f", "over.yaml", "-p", "other", "config", "--format", "json").stdout
+        here("-f", "compose.yaml", "-f", "over.yaml", "-p", "other", "config", "--format", "json")[1]
     )
     assert (found["name"], found["services"]["work"]["command"]) == ("other", ["true"])
 
@@ -177,21 +192,31 @@ def test_run_passes_input_on():
     assert done.stdout == "hello"
 
 
-def test_all_problems_are_printed_with_their_lines(folder):
+def test_run_has_a_terminal_where_there_is_one():
+    leader, follower = pty.openpty()
+    with open(leader, "rb", buffering=0) as screen:
+        command = [*CLI, "run", "work", "sh", "-c", "tty; exit 3"]
+        process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower)
+        os.close(follower)
+        assert process.wait(60) == 3
+        assert screen.read(100) == b"/dev/pts/0\r\n"
+
+
+def test_all_problems_are_printed_with_their_lines(folder, here):
     (folder / "compose.yaml").write_text(
         "services:\n  a:\n    imge: x\n    cap_add: NET_RAW\n    restart: often\n"
     )
-    done = compose("up")
-    assert done.returncode == 125
-    assert "compose.yaml:3: services.a.imge: there is no such key, did you mean image?" in done.stderr
-    assert "compose.yaml:5: services.a.restart: 'often' is no policy" in done.stderr
+    status, _, complaint = here("up")
+    assert status == 125
+    assert "compose.yaml:3: services.a.imge: there is no such key, did you mean image?" in complaint
+    assert "compose.yaml:5: services.a.restart: 'often' is no policy" in complaint
 
 
 @pytest.mark.parametrize("verb", ["down", "ps", "exec", "logs"])
-def test_a_verb_that_needs_a_daemon_says_so(verb):
-    done = compose(verb)
-    assert (done.returncode, f"there is no compose {verb} without a daemon" in done.stderr) == (125, True)
+def test_a_verb_that_needs_a_daemon_says_so(here, verb):
+    status, _, complaint = here(verb)
+    assert (status, f"there is no compose {verb} without a daemon" in complaint) == (125, True)
 
 
-def test_nothing_runs_in_the_background():
-    assert "leave -d out" in compose("up", "-d").stderr
+def test_nothing_runs_in_the_background(here):
+    assert "leave -d out" in here("up", "-d")[2]

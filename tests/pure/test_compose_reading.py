@@ -136,7 +136,7 @@ MEANINGS = {
     # what it sees
     "volumes: [/anonymous]": {"volumes": (Mounted("volume", "/anonymous"),)},
     "volumes: ['data:/data:ro']": {"volumes": (Mounted("volume", "/data", "data", read_only=True),)},
-    "volumes: ['./src:/src:ro,z']": {"volumes": (Mounted("bind", "/src", "/at/src", read_only=True),)},
+    "volumes: ['./src:/src:ro']": {"volumes": (Mounted("bind", "/src", "/at/src", read_only=True),)},
     "volumes: ['~/x:/x']": {"volumes": (Mounted("bind", "/x", "/home/me/x"),)},
     "volumes: ['../up:/up', '/abs:/abs', 'data:/d:nocopy']": {
         "volumes": (
@@ -279,6 +279,8 @@ PROBLEMS = {
     "volumes: [{type: bind, source: ., target: /x, bind: {propagation: rshared}}]": "mounts are private",
     "volumes: [{type: volume, source: data, target: /x, volume: {subpath: y}}]": "as a whole",
     "tmpfs: '/x:wrong=1'": "takes size=SIZE",
+    "tmpfs: '/x:exec'": "not 'exec'",
+    "expose: [x]": "is no port",
     "secrets: [none]": "there is no secret 'none'",
     "configs: [none]": "there is no config 'none'",
     "secrets: [{source: s, mode: 9}]": "",
@@ -363,6 +365,12 @@ PAGE = Path(__file__).parents[2] / "docs/reference/compose.md"
 def test_the_reference_has_every_key(name):
     """By itself in backticks, or at the beginning or end of something longer, as ``deploy``'s ``resources.limits``."""
     assert re.search(rf"`([a-z_]+\.)?{name}([:.][^`]*)?`", PAGE.read_text(encoding="utf-8"))
+
+
+def test_labels_of_selinux_are_not_set_and_that_is_said():
+    notes = Notes()
+    service_of("volumes: ['./src:/src:ro,z']", notes)
+    assert notes.warnings == ["f:4: services.it.volumes[0]: labels of SELinux stay as they are"]
 
 
 def test_of_two_restarts_that_of_deploy_holds():
