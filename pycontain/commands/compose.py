@@ -375,6 +375,15 @@ def _tell_end(label: str, running: Running, ends: queue.SimpleQueue[_End]) -> No
     ends.put(_End(label, running.wait()))
 
 
+def _next(ends: queue.SimpleQueue[_End]) -> _End:
+    """The next end. Now and then Python is given a chance to see a signal that came just before it waited."""
+    while True:
+        try:
+            return ends.get(timeout=0.5)
+        except queue.Empty:
+            continue
+
+
 def _until_over(
     running: RunningProject,
     options: argparse.Namespace,
@@ -387,7 +396,7 @@ def _until_over(
     left = set(running.containers)
     status = 0
     while left:
-        end = ends.get()
+        end = _next(ends)
         if end.done is None:
             status = _SIGNALLED + keys.number
             break

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _EVER = 1e9  # seconds, about thirty years
 _QUEUED = 1_000  # lines that were read and that nobody has asked for yet
 _GLANCE = 0.2
+_A_SIGNAL = 0.5
+"""Seconds after which a wait begins anew: Python handles a signal that comes just before it waits for a lock when that wait ends."""
 
 
 @attrs.frozen
@@ -185,8 +187,11 @@ class RunningProject:
         def is_over() -> bool:
             return self._failure is not None or all(place.done for place in self._places.values())
 
+        deadline = time.monotonic() + (_EVER if timeout is None else timeout)
+        in_time = False
         with self._changed:
-            in_time = self._changed.wait_for(is_over, timeout)
+            while not in_time and (left := deadline - time.monotonic()) > 0:
+                in_time = self._changed.wait_for(is_over, min(left, _A_SIGNAL))
         if self._failure is not None:
             raise self._failure
         if not in_time:
@@ -434,7 +439,7 @@ class RunningProject:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            _join(thread)
         return {label: results[label] for label in self.containers if label in results}
 
     def kill(self) -> None:
@@ -452,7 +457,7 @@ class RunningProject:
         self._kill()
         for thread in self._threads:
             if thread is not threading.current_thread() and thread.ident is not None:
-                thread.join()
+                _join(thread)
         for running in reversed(self.containers.values()):
             running.close()
         for network in self.networks.values():
@@ -548,6 +553,12 @@ def _end_together(
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def _join(thread: threading.Thread) -> None:
+    """Wait for the end of *thread*, and hear of signals meanwhile."""
+    while thread.is_alive():
+        thread.join(_A_SIGNAL)
 
 
 def _merged(sources: dict[str, Iterator[LogLine]]) -> Iterator[ServiceLine]:
