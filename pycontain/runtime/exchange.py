@@ -259,9 +259,11 @@ class Exchange:
             case "gone":
                 *gone, self.usage = content
                 self.gone = tuple(gone)
-        # After a result without others all that is left is our own init, on its way out.
+        # After a result without others all that is left is our own init, on its way out. The init may say so before the zygote
+        # has come to say which process it is.
         last = {"failed", "no folder", "unsupported", "unusable", "broken", "gone"}
-        if kind in last or (kind == "result" and alone and not self._counted):
+        told = self.pidfd >= 0 or not self.options & NOTIFY
+        if kind in last or (kind == "result" and alone and told and not self._counted):
             self._finish()
 
     def _finish(self) -> None:

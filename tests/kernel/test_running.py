@@ -1,8 +1,10 @@
 """``start``: a container that runs while its owner does other things."""
 
 import gc
+import marshal
 import os
 import signal
+import socket
 import threading
 from pathlib import Path
 
@@ -11,7 +13,9 @@ from owners import comes_true, marked, new_mark
 
 from pycontain import Container
 from pycontain.errors import CommandNotFound, CommandTimeout, InvalidSpec, SandboxError
+from pycontain.kernel.descriptors import pid_of
 from pycontain.runtime import engine as engines
+from pycontain.runtime.exchange import NOTIFY, Exchange
 
 HOST = Container("host:")
 
@@ -259,3 +263,26 @@ def test_a_tree_deeper_than_any_path_is_removed():
     script = "import os\nfor _ in range(1000): os.mkdir('deep'); os.chdir('deep')"  # PATH_MAX is 4096
     assert HOST.workdir("/tmp").run("python3", "-c", script).ok
     assert HOST.run("true", timeout=30).ok
+
+
+def test_a_result_that_overtakes_the_pid_is_not_the_end():
+    """The init and the zygote speak to the owner over one channel, and a payload may end before the zygote goes on."""
+    exchange = Exchange(input_=None, limit=0, options=NOTIFY)
+    zygote = exchange._far
+
+    def say(*message, fds=()):
+        socket.send_fds(zygote, [marshal.dumps(message)], list(fds))
+        exchange.attend(exchange.channel.fileno())
+
+    try:
+        say("started", 1.0)
+        say("result", True, 0, 0.0, 0.0, 0, 0, 0)
+        assert not exchange.finished
+        pidfd = os.pidfd_open(os.getpid())
+        say("pid", fds=(pidfd,))
+        os.close(pidfd)
+        assert pid_of(exchange.pidfd) == os.getpid()
+        say("gone", 0, 0.0, 0.0, 0, 0, 0, {})
+        assert exchange.finished
+    finally:
+        exchange.close()
