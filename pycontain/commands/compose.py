@@ -20,6 +20,7 @@ import attrs
 from pycontain.commands.parser import Parser, UsageError
 from pycontain.commands.run import status_of
 from pycontain.compose.project import Project
+from pycontain.errors import ComposeError, InvalidProject
 from pycontain.process.attached import run_attached
 from pycontain.process.completed import how_it_ended
 
@@ -98,7 +99,13 @@ def act(options: argparse.Namespace) -> int:
     describe, do = _VERBS[verb]
     chosen = describe().parse_args(rest)
     chosen.debug = options.debug = options.debug or chosen.debug
-    project = _project(options)
+    try:
+        project = _project(options)
+    except InvalidProject as error:
+        if len(error.problems) == 1:
+            raise
+        several = f"the project is wrong in {len(error.problems)} places"
+        raise ComposeError(several, hint="\n".join(error.problems)) from error
     for warning in project.warnings:
         sys.stderr.write(f"pycontain: {warning}\n")
     sys.stderr.flush()
@@ -445,6 +452,8 @@ class _Show:
         front = f"{label:<{self._width}} | " if self._prefix else ""
         for line in running.lines():
             stream = sys.stdout if line.stream == "stdout" else sys.stderr
+            if line.missed:
+                self.say(f"{label} prints faster than it is read: {line.missed} bytes are not shown")
             with self._lock:
                 if self._over:
                     return

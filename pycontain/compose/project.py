@@ -229,6 +229,9 @@ class Project:
         made._variables = self._variables  # noqa: SLF001 - it is one of us
         return made
 
+    def _profiles(self) -> set[str]:
+        return {profile for service in self.spec.services for profile in service.profiles}
+
     def _service(self, name: str) -> Service:
         found = self.spec.service(name)
         if found is None:
@@ -260,6 +263,11 @@ class Project:
         for; :class:`NotReady` after *timeout* seconds. Then nothing is left running.
         """
         chosen = self._chosen(services, dependencies=dependencies)
+        if not chosen:
+            raise InvalidProject(
+                f"no service of {self.name} is chosen: all of them have profiles, {', '.join(sorted(self._profiles()))}",
+                hint="choose one, or name a service",
+            )
         return RunningProject(self.spec, self._variables).begin(
             chosen, wait=wait, timeout=timeout, build=build, progress=progress, started=started
         )

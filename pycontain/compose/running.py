@@ -11,6 +11,7 @@ import queue
 import tempfile
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
@@ -147,6 +148,7 @@ class RunningProject:
         """Bring *services* up, or end all and raise why not; for :meth:`Project.up`, not for others."""
         chosen = tuple(services)
         self._places = {service.name: _Place(service) for service in chosen}
+        _refuse_shared_labels(self._places.values())
         try:
             self._around = attrs.evolve(self._around, contents=_contents(chosen, self.spec, self._variables))
             self._make_networks(chosen)
@@ -479,6 +481,16 @@ class _Act:
     build: bool = True
     progress: bool = False
     started: Callable[[str, Running], object] | None = None
+
+
+def _refuse_shared_labels(places: Iterable[_Place]) -> None:
+    counts = Counter(place.label(number) for place in places for number in range(1, place.service.scale + 1))
+    shared = [label for label, count in counts.items() if count > 1]
+    if shared:
+        raise InvalidProject(
+            f"two containers would be called {shared[0]}: one of a service of that name, and one of several of another",
+            hint="give the service another name",
+        )
 
 
 def _as_failure(place: _Place, error: BaseException) -> BaseException:

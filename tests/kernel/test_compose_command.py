@@ -203,11 +203,10 @@ def test_run_has_a_terminal_where_there_is_one():
 
 
 def test_all_problems_are_printed_with_their_lines(folder, here):
-    (folder / "compose.yaml").write_text(
-        "services:\n  a:\n    imge: x\n    cap_add: NET_RAW\n    restart: often\n"
-    )
+    (folder / "compose.yaml").write_text("services:\n  a:\n    imge: x\n    volumes: x\n    restart: often\n")
     status, _, complaint = here("up")
     assert status == 125
+    assert complaint.startswith("pycontain: the project is wrong in 4 places\n  ")
     assert "compose.yaml:3: services.a.imge: there is no such key, did you mean image?" in complaint
     assert "compose.yaml:5: services.a.restart: 'often' is no policy" in complaint
 

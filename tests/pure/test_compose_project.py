@@ -244,6 +244,17 @@ def test_a_needed_service_whose_profile_is_not_chosen_is_refused():
         Project(CHOICE)._chosen(("f",), dependencies=True)
 
 
+def test_a_project_of_profiles_alone_starts_nothing_in_silence():
+    with pytest.raises(InvalidProject, match="no service of p is chosen: all of them have profiles, debug"):
+        Project({"a": {"image": "host:", "profiles": ["debug"]}}, name="p").up()
+
+
+def test_labels_are_not_shared():
+    services = {"a": {"image": "host:", "scale": 2}, "a-1": {"image": "host:"}}
+    with pytest.raises(InvalidProject, match="two containers would be called a-1"):
+        Project(services).up()
+
+
 def test_scale_gives_another_project():
     project = Project({"a": Container("host:")})
     assert (project.scale(a=3).services["a"].scale, project.services["a"].scale) == (3, 1)
