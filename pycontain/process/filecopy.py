@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 
 import attrs
 
@@ -39,6 +39,16 @@ _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 _PERMISSIONS = 0o777
 _BESIDE = b".pycontain-"
 _BATCH_BYTES = 48 << 10  # of the paths in a request
+# The file system has none, or no more room for them; it may not be read or set; it was removed just now.
+_NO_ATTRIBUTE = {
+    errno.ENOTSUP,
+    errno.E2BIG,
+    errno.ERANGE,
+    errno.ENOSPC,
+    errno.EPERM,
+    errno.EACCES,
+    errno.ENODATA,
+}
 _REPLACED = {
     errno.ENOENT,
     errno.ENOTDIR,
@@ -149,6 +159,24 @@ def _to_file(
     return write, skip
 
 
+def _carry_attributes(source: int, target: int) -> None:
+    """Give the open file *target* the extended attributes of users that *source* has, as far as its file system takes them.
+
+    No others: those of the system are what their name says on one side only, and user.overlay is how overlays are made (xattr(7)).
+    """
+    try:
+        names = os.listxattr(source)
+    except OSError:  # its file system has none
+        return
+    for name in names:
+        if name.startswith("user.") and not name.startswith("user.overlay."):
+            try:
+                os.setxattr(target, name, os.getxattr(source, name))
+            except OSError as error:
+                if error.errno not in _NO_ATTRIBUTE:
+                    raise
+
+
 # --- into the container ---------------------------------------------------------------------------------
 
 
@@ -233,6 +261,7 @@ def _put_file(
 
     def pour(out: int) -> None:
         count.bytes += _carry(fd, found.st_size, name, out, target)
+        _carry_attributes(fd, out)
 
     files.replace(
         target,
@@ -265,6 +294,9 @@ def _batches(names: list[bytes], above: bytes) -> Iterator[list[bytes]]:
         yield batch
 
 
+Sources: TypeAlias = "dict[bytes, tuple[int, os.stat_result]]"
+
+
 class _Put:
     """The tree below the host's open directory *top* on its way to *target*."""
 
@@ -275,6 +307,8 @@ class _Put:
         self.owner = owner
         self.count = count
         self.made: list[tuple[bytes, os.stat_result]] = []
+        # Files of several names, by device and inode here: the path of the first, and its device and inode there.
+        self.linked: dict[tuple[int, int], tuple[bytes, int, int]] = {}
 
     def run(self, mode: int | None) -> None:
         pending = [b""]
@@ -339,15 +373,43 @@ class _Put:
     def _regular(self, folder: int, inners: list[bytes]) -> None:
         """Copy a few files."""
         with ExitStack() as stack:
-            sources: dict[bytes, tuple[int, os.stat_result]] = {}
+            sources: Sources = {}
             for inner in inners:
                 fd = self._source(folder, os.path.basename(inner), stack)
                 if fd >= 0:
                     sources[inner] = fd, os.fstat(fd)
                 else:
                     self.count.skip(inner)
-            if sources:
-                self._copy(sources)
+            first, further = self._first_names(sources)
+            if first:
+                self._copy(first)
+            for inner, source in further.items():
+                if not self._link(inner, source[1]):
+                    self._copy({inner: source})
+
+    def _first_names(self, sources: Sources) -> tuple[Sources, Sources]:
+        """Those that are to be copied, and further names of files that are, or are copied already."""
+        first: Sources = {}
+        further: Sources = {}
+        known = set(self.linked)
+        for inner, (fd, found) in sources.items():
+            key = found.st_dev, found.st_ino
+            (further if found.st_nlink > 1 and key in known else first)[inner] = fd, found
+            known.add(key)
+        return first, further
+
+    def _link(self, inner: bytes, found: os.stat_result) -> bool:
+        """Give what was copied one more name; False where that cannot be, so that it has to be copied again."""
+        copied = self.linked.get((found.st_dev, found.st_ino))
+        if copied is None:
+            return False
+        path = self._target(inner)
+        try:
+            self.files.ask(path, "link", path, *copied)
+        except errors.PathError:
+            return False
+        self.count.files += 1
+        return True
 
     def _source(self, folder: int, name: bytes, stack: ExitStack) -> int:
         """Open a regular file of the host; -1 when it is none any more."""
@@ -361,22 +423,28 @@ class _Put:
         stack.callback(os.close, fd)
         return fd if stat.S_ISREG(os.fstat(fd).st_mode) else -1
 
-    def _copy(self, sources: dict[bytes, tuple[int, os.stat_result]]) -> None:
+    def _copy(self, sources: Sources) -> None:
         begun = self.files.begin([self._target(inner) for inner in sources], follow=False)
         good = [each for each in begun if not isinstance(each, errors.PathError)]
         try:
             try:
                 finished = []
+                linked: dict[tuple[int, int], tuple[bytes, int, int]] = {}
                 for one, (inner, (fd, found)) in zip(begun, sources.items(), strict=True):
                     if isinstance(one, errors.PathError):
                         raise one
                     self.count.bytes += _carry(fd, found.st_size, inner, one.fd, one.path)
+                    _carry_attributes(fd, one.fd)
+                    if found.st_nlink > 1:
+                        there = os.fstat(one.fd)
+                        linked[found.st_dev, found.st_ino] = one.path, there.st_dev, there.st_ino
                     times = found.st_atime_ns, found.st_mtime_ns
                     finished.append((one, stat.S_IMODE(found.st_mode), self._owner_of(found), times))
             finally:
                 for each in good:
                     os.close(each.fd)
             self.files.finish(finished)
+            self.linked |= linked
             self.count.files += len(finished)
         except BaseException:
             self.files.discard(good)
@@ -473,8 +541,8 @@ def _take(
     count: _Count,
     *,
     keep_ids: bool,
-) -> None:
-    """Copy the open file *source* to the *name* in the host's open directory *parent*, in one instant."""
+) -> tuple[int, int]:
+    """Copy the open file *source* to the *name* in the host's open directory *parent*, in one instant; its device and inode there."""
     beside = _BESIDE + os.urandom(8).hex().encode()
     with _host(shown):
         out = os.open(beside, _NEW, 0o600, dir_fd=parent)
@@ -482,10 +550,12 @@ def _take(
             write, skip = _to_file(out, os.fsencode(shown), _host)
             with inside(source):
                 done = _pour(fd, found.size, write, skip)
+            _carry_attributes(fd, out)
             if keep_ids:
                 os.fchown(out, found.uid, found.gid)
             os.fchmod(out, found.mode & _PERMISSIONS)
             os.utime(out, ns=(found.atime, found.mtime))
+            made = os.fstat(out)
             os.rename(beside, name, src_dir_fd=parent, dst_dir_fd=parent)
         except BaseException:
             with suppress(FileNotFoundError):
@@ -495,6 +565,7 @@ def _take(
             os.close(out)
     count.files += 1
     count.bytes += done
+    return made.st_dev, made.st_ino
 
 
 class _Get:
@@ -510,6 +581,8 @@ class _Get:
             found.device for place in (b"/proc", b"/sys") if (found := self._look(place)) is not None
         }
         self.made: list[tuple[bytes, Found]] = []
+        # Files of several names, by device and inode there: the path of the first, and its device and inode here.
+        self.linked: dict[tuple[int, int], tuple[bytes, tuple[int, int]]] = {}
 
     def _look(self, path: bytes) -> Found | None:
         try:
@@ -592,11 +665,40 @@ class _Get:
                     continue
                 found, fd = opened
                 name = os.path.basename(inner)
-                _take(found, fd, source, folder, name, inner, self.count, keep_ids=self.keep_ids)
+                there = os.fstat(fd)
+                key = there.st_dev, there.st_ino
+                if there.st_nlink > 1 and key in self.linked and self._again(folder, name, *self.linked[key]):
+                    self.count.files += 1
+                    continue
+                made = _take(found, fd, source, folder, name, inner, self.count, keep_ids=self.keep_ids)
+                if there.st_nlink > 1:
+                    self.linked[key] = inner, made
         finally:
             for opened in left.values():
                 if not isinstance(opened, errors.PathError):
                     os.close(opened[1])
+
+    def _again(self, folder: int, name: bytes, first: bytes, made: tuple[int, int]) -> bool:
+        """Give what was copied to *first* one more name; False where that cannot be, or it is something else by now."""
+        beside = _BESIDE + os.urandom(8).hex().encode()
+        above, _, last = first.rpartition(b"/")
+        try:
+            parent = syscalls.openat2(self.top, above or b".", _FOLDER, resolve=_BELOW)
+            try:
+                os.link(last, beside, src_dir_fd=parent, dst_dir_fd=folder, follow_symlinks=False)
+            finally:
+                os.close(parent)
+        except OSError:
+            return False
+        try:
+            found = os.stat(beside, dir_fd=folder, follow_symlinks=False)
+            if (found.st_dev, found.st_ino) != made:
+                return False
+            os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+        finally:
+            with suppress(FileNotFoundError):  # rename(2): it stays when both are the same file
+                os.unlink(beside, dir_fd=folder)
+        return True
 
     def _link(self, folder: int, name: bytes, found: Found) -> None:
         beside = _BESIDE + os.urandom(8).hex().encode()

@@ -27,6 +27,7 @@ request                                        answer
 ``discard number…``                            they are removed
 ``mkdir path mode uid gid parents``            whether it was made
 ``symlink path target uid gid times``          the link is there, in one instant
+``link path first device inode``               the file *first*, which must be that inode, has this name too, in one instant
 ``settle path mode uid gid times``             a directory's attributes are set
 ``remove path recursive``                      it is gone; nothing that is mounted below is touched
 ``mounts``                                     the paths at which something is mounted
@@ -464,6 +465,33 @@ class Inside:
             os.close(parent)
         return (), ()
 
+    def link(self, path: bytes, first: bytes, device: int, inode: int) -> Answer:
+        """Give a file one more name, in the place of what is no directory; ESTALE when it is another file by now."""
+        parent, name = self._parent(path)
+        beside = _BESIDE + os.urandom(8).hex().encode()
+        try:
+            _, mounted = self._replaced(parent, name)
+            if mounted:  # as in _create
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+            above, old = self._parent(first)
+            try:
+                os.link(old, beside, src_dir_fd=above, dst_dir_fd=parent, follow_symlinks=False)
+            finally:
+                os.close(above)
+            try:
+                found = os.stat(beside, dir_fd=parent, follow_symlinks=False)
+                if (found.st_dev, found.st_ino) != (device, inode):
+                    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+                os.rename(beside, name, src_dir_fd=parent, dst_dir_fd=parent)
+            finally:
+                try:
+                    os.unlink(beside, dir_fd=parent)  # rename(2): it stays when both are the same file
+                except FileNotFoundError:
+                    pass
+        finally:
+            os.close(parent)
+        return (), ()
+
     def settle(self, path: bytes, mode: int, uid: int, gid: int, times: Times) -> Answer:
         """Give a directory its attributes."""
         fd = self._find(path, _FOLDER)
@@ -507,6 +535,7 @@ _ACTS: dict[str, Callable[..., Answer]] = {
     "discard": Inside.discard,
     "mkdir": Inside.mkdir,
     "symlink": Inside.symlink,
+    "link": Inside.link,
     "settle": Inside.settle,
     "remove": Inside.remove,
     "mounts": Inside.mounts,

@@ -692,3 +692,63 @@ def test_threads_share_it(running, work):
         thread.join()
     assert wrong == []
     assert len(running.files.list(work)) == 8
+
+
+# --- hard links and extended attributes -----------------------------------------------------------------
+
+
+def linked_tree(folder):
+    (folder / "d").mkdir(parents=True)
+    (folder / "a").write_text("A")
+    os.link(folder / "a", folder / "b")
+    os.link(folder / "a", folder / "d" / "c")
+    (folder / "other").write_text("A")
+    return folder
+
+
+def test_hard_links_stay_hard_links(running, work, tmp_path):
+    """In both directions, of files in several directories, also a second time over what is there."""
+    put = linked_tree(tmp_path / "put")
+    for _ in range(2):
+        assert running.files.put(put, f"{work}/t").files == 4
+        assert [running.files.stat(f"{work}/t/{name}").links for name in ("a", "b", "d/c", "other")] == [
+            3,
+            3,
+            3,
+            1,
+        ]
+        assert running.files.get(f"{work}/t", tmp_path / "got").files == 4
+    names = ("a", "b", "d/c", "other")
+    inodes = [(tmp_path / "got" / name).stat().st_ino for name in names]
+    assert len(set(inodes)) == 2
+    assert inodes[0] == inodes[1] == inodes[2]
+    assert [(tmp_path / "got" / name).read_text() for name in names] == ["A"] * 4
+    assert not [name for name in os.listdir(tmp_path / "got") if name.startswith(".pycontain")]
+    assert running.files.list(f"{work}/t") == ("a", "b", "d", "other")
+
+
+def test_a_link_that_cannot_be_is_a_copy(running, work, tmp_path):
+    """On the host, the directory is another file system's when it is a mount; inside, a tmpfs is."""
+    put = linked_tree(tmp_path / "put")
+    with HOST.tmpfs("/t/d").start(*SLEEP) as started:
+        assert started.files.put(put, "/t").files == 4
+        assert [started.files.stat(f"/t/{name}").links for name in ("a", "b", "d/c")] == [2, 2, 1]
+        assert started.files.read_text("/t/d/c") == "A"
+
+
+def test_attributes_of_users_are_kept(running, work, tmp_path):
+    """Where both file systems have them; those of overlays are not."""
+    (tmp_path / "put").mkdir()
+    source = tmp_path / "put" / "file"
+    source.write_text("x")
+    try:
+        os.setxattr(source, "user.colour", b"red")
+    except OSError:
+        pytest.skip("the file system of temporary files has no attributes of users")
+    os.setxattr(source, "user.overlay.opaque", b"y")
+    running.files.put(tmp_path / "put", f"{work}/t")
+    running.files.put(source, f"{work}/single")
+    for name in ("t/file", "single"):
+        running.files.get(f"{work}/{name}", tmp_path / "got")
+        assert os.listxattr(tmp_path / "got") == ["user.colour"]
+        assert os.getxattr(tmp_path / "got", "user.colour") == b"red"
