@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pycontain.registry.settings import RegistrySettings, configure_registry
     from pycontain.runtime.engine import prewarm, shutdown
     from pycontain.sandbox.network import PublishedPort
+    from pycontain.sandbox.plan import Plan
     from pycontain.volume import Volume, VolumeUsage
 
 __version__ = "0.1.0"
@@ -51,6 +52,7 @@ _HOMES = {
     "LogLine": "pycontain.process.logs",
     "Network": "pycontain.network",
     "Phase": "pycontain.image.progress",
+    "Plan": "pycontain.sandbox.plan",
     "Process": "pycontain.process.popen",
     "ProcessStatus": "pycontain.process.resources",
     "Progress": "pycontain.image.progress",
@@ -73,6 +75,9 @@ _HOMES = {
     "shutdown": "pycontain.runtime.engine",
 }
 
+# Modules whose own names are the interface: ``pycontain.errors.CommandFailed``.
+_MODULES = frozenset({"aio", "errors", "testing"})
+
 __all__ = [
     "BuildProgress",
     "Change",
@@ -89,6 +94,7 @@ __all__ = [
     "LogLine",
     "Network",
     "Phase",
+    "Plan",
     "Process",
     "ProcessStatus",
     "Progress",
@@ -114,14 +120,16 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
-    if home is None:
+    if home is None and name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415 - so that the zygote does without
 
+    if home is None:
+        return import_module(f"{__name__}.{name}")
     value: object = getattr(import_module(home), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -203,3 +203,16 @@ def test_the_pytest_plugin_loads_nothing_of_ours_until_it_is_used():
     command = [sys.executable, "-I", "-S", "-c", program, *PATH]
     loaded = set(subprocess.run(command, capture_output=True, check=True, text=True).stdout.split())
     assert loaded == {"pycontain", "pycontain.pytest_plugin"}
+
+
+@pytest.mark.parametrize("name", ["aio", "errors", "testing"])
+def test_a_module_of_the_interface_needs_no_import_of_its_own(name):
+    """``import pycontain`` is enough for ``except pycontain.errors.CommandFailed``."""
+    script = f"import pycontain; print(pycontain.{name}.__name__)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == f"pycontain.{name}\n"
+
+
+def test_every_name_of_the_interface_is_there():
+    missing = [name for name in pycontain.__all__ if not hasattr(pycontain, name)]
+    assert not missing
