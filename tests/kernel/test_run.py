@@ -178,11 +178,11 @@ def test_memory_peak_is_in_bytes():
 
 
 def test_timings_name_the_phases_and_add_up_to_the_duration():
-    result = HOST.run("sleep", "0.05")
+    result = HOST.run("sleep", "0.3")
     timings = result.timings
     phases = (timings.resolve, timings.snapshot, timings.clone, timings.setup, timings.run)
     assert min(phases) >= 0
-    assert timings.run >= 0.04
+    assert timings.run >= 0.05  # its begin is told by the init, which a busy machine may keep waiting
     assert sum(phases) <= result.duration
 
 
