@@ -1,6 +1,8 @@
 """Containers without a daemon: a library whose containers belong to, and end with, your process.
 
 The names below are loaded at their first use: the zygote imports this package too, and must stay small.
+
+PYTEST_DONT_REWRITE: pytest would, since a plugin of its comes with this package, and complain where we are imported already.
 """
 
 from __future__ import annotations

@@ -34,14 +34,13 @@ class Report:
         return found[1]
 
 
-def run_pytest(folder, source, *arguments, **environment):
+def run_pytest(folder, source, *arguments, program=("-m", "pytest")):
     """Run the tests of *source* in *folder* by a pytest of their own."""
     (folder / "test_it.py").write_text(textwrap.dedent(source))
     done = subprocess.run(
         [
             sys.executable,
-            "-m",
-            "pytest",
+            *program,
             "-W",
             "error",
             "-p",
@@ -54,7 +53,7 @@ def run_pytest(folder, source, *arguments, **environment):
             "test_it.py",
         ],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -251,6 +250,14 @@ def test_a_test_that_hangs_leaves_nothing(tmp_path):
     report = run_pytest(tmp_path, source, "--timeout=0.7", "--timeout-method=thread")
     assert "Timeout" in report.text
     assert comes_true(lambda: marked(mark) == [])
+
+
+def test_pytest_may_run_where_we_are_imported_already(tmp_path):
+    """As it does for every installed package with a plugin, it has assertions of ours in mind."""
+    source = "import pytest\ndef test_it(): pytest.register_assert_rewrite('pycontain')"
+    program = "import sys, pycontain, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    report = run_pytest(tmp_path, source, program=("-c", program))
+    assert (report.status, "1 passed" in report.text) == (0, True)
 
 
 def test_each_worker_of_a_parallel_run_owns_its_containers(tmp_path):
