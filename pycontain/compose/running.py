@@ -416,10 +416,10 @@ class RunningProject:
     def stop(self, timeout: float | None = None) -> dict[str, Completed[str]]:
         """Stop every service after those that wait for it, at once where nothing does, and give what became of them by label.
 
-        Each gets its stop signal, and SIGKILL after its grace period, or *timeout* seconds.
+        Each gets its stop signal, and SIGKILL after its grace period, or *timeout* seconds. A ``pre_stop`` before may take as long.
         """
         gone: set[str] = set()
-        results: dict[str, Completed[str]] = {}
+        ends: dict[str, Completed[str] | PycontainError] = {}
         changed = threading.Condition()
         dependents = {
             name: {other for other, place in self._places.items() if name in place.service.waits_for()}
@@ -429,8 +429,9 @@ class RunningProject:
         def end(name: str, place: _Place) -> None:
             with changed:
                 changed.wait_for(lambda: dependents[name] <= gone)
-            _end_together(place, timeout, results, changed)
+            ended = _ended_together(place, timeout)
             with changed:
+                ends.update(ended)
                 gone.add(name)
                 changed.notify_all()
 
@@ -442,7 +443,15 @@ class RunningProject:
             thread.start()
         for thread in threads:
             _join(thread)
-        return {label: results[label] for label in self.containers if label in results}
+        for end_of_one in ends.values():
+            if isinstance(end_of_one, PycontainError):
+                raise end_of_one
+        # One that was being started meanwhile has ended in the thread that started it.
+        return {
+            label: done
+            for label in self.containers
+            if not isinstance(done := ends.get(label), PycontainError | None)
+        }
 
     def kill(self) -> None:
         """SIGKILL every container, all at once."""
@@ -531,40 +540,42 @@ def _wait_until_well(running: Running) -> None:
             raise
 
 
-def _execute(running: Running, hook: Hook, *, check: bool) -> None:
+def _execute(running: Running, hook: Hook, *, check: bool, timeout: float | None = None) -> None:
     running.exec(
         *hook.command,
         check=check,
+        timeout=timeout,
         user=hook.user,
         workdir=hook.working_dir,
         env=dict(hook.environment) or None,
     )
 
 
-def _end_together(
-    place: _Place, timeout: float | None, results: dict[str, Completed[str]], changed: threading.Condition
-) -> None:
-    """Stop all containers of one service at once."""
+def _ended_together(place: _Place, timeout: float | None) -> dict[str, Completed[str] | PycontainError]:
+    """Stop all containers of one service at once: what became of each, or why that cannot be told."""
     grace = place.service.stop_grace_period if timeout is None else timeout
+    ends: dict[str, Completed[str] | PycontainError] = {}
 
     def end(label: str, running: Running) -> None:
-        for hook in place.service.pre_stop:
-            with suppress(
-                PycontainError
-            ):  # it has ended by itself, or its hook has: it is stopped in any case
-                _execute(running, hook, check=False)
-        done = running.stop(grace)
-        with changed:
-            results[label] = done
+        try:
+            for hook in place.service.pre_stop:
+                with suppress(
+                    PycontainError
+                ):  # it has ended by itself, or the hook takes too long: it is stopped all the same
+                    _execute(running, hook, check=False, timeout=place.service.stop_grace_period)
+            ends[label] = running.stop(grace)
+        except PycontainError as error:
+            ends[label] = error
 
     threads = [
         threading.Thread(target=end, args=(place.label(number), running), daemon=True)
-        for number, running in enumerate(place.containers, 1)
+        for number, running in enumerate(list(place.containers), 1)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    return ends
 
 
 def _join(thread: threading.Thread) -> None:

@@ -221,6 +221,13 @@ def test_hooks_run_after_the_start_and_before_the_stop(tmp_path):
     assert (tmp_path / "before").exists()
 
 
+def test_a_hook_that_hangs_holds_up_no_stop():
+    with project(
+        a={**SLEEP, "pre_stop": [{"command": "sleep 1000"}], "stop_grace_period": "50ms"}
+    ).up() as running:
+        assert running.stop()["a"].signal == signal.SIGTERM
+
+
 def test_a_hook_that_fails_ends_all():
     with pytest.raises(ServiceFailed, match="the service a executes false, and failed"):
         project(a={**SLEEP, "post_start": [{"command": "false"}]}).up()
