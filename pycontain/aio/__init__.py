@@ -15,16 +15,92 @@ import pycontain
 
 TYPE_CHECKING = False  # as in pycontain
 if TYPE_CHECKING:
-    from pycontain import Completed, LogLine
+    from pycontain import (
+        BuildProgress,
+        Change,
+        ChangeKind,
+        Completed,
+        Copied,
+        Credentials,
+        ExecutionParameters,
+        FileStatus,
+        Health,
+        LogLine,
+        Phase,
+        ProcessStatus,
+        Progress,
+        PublishedPort,
+        RegistrySettings,
+        Stats,
+        VolumeUsage,
+        configure_registry,
+        load_ipython_extension,
+    )
     from pycontain.aio.container import Container
+    from pycontain.aio.files import Files
+    from pycontain.aio.image import Image, Store
+    from pycontain.aio.network import Network
+    from pycontain.aio.process import Process
     from pycontain.aio.running import Running
+    from pycontain.aio.streams import Reader, Writer
+    from pycontain.aio.terminal import Terminal
+    from pycontain.aio.verbs import build, doctor, prewarm, shutdown
+    from pycontain.aio.volume import Volume
 
 _HOMES = {
     "Container": "pycontain.aio.container",
+    "Files": "pycontain.aio.files",
+    "Image": "pycontain.aio.image",
+    "Network": "pycontain.aio.network",
+    "Process": "pycontain.aio.process",
+    "Reader": "pycontain.aio.streams",
     "Running": "pycontain.aio.running",
+    "Store": "pycontain.aio.image",
+    "Terminal": "pycontain.aio.terminal",
+    "Volume": "pycontain.aio.volume",
+    "Writer": "pycontain.aio.streams",
+    "build": "pycontain.aio.verbs",
+    "doctor": "pycontain.aio.verbs",
+    "prewarm": "pycontain.aio.verbs",
+    "shutdown": "pycontain.aio.verbs",
 }
 
-__all__ = ["Completed", "Container", "LogLine", "Running"]
+__all__ = [
+    "BuildProgress",
+    "Change",
+    "ChangeKind",
+    "Completed",
+    "Container",
+    "Copied",
+    "Credentials",
+    "ExecutionParameters",
+    "FileStatus",
+    "Files",
+    "Health",
+    "Image",
+    "LogLine",
+    "Network",
+    "Phase",
+    "Process",
+    "ProcessStatus",
+    "Progress",
+    "PublishedPort",
+    "Reader",
+    "RegistrySettings",
+    "Running",
+    "Stats",
+    "Store",
+    "Terminal",
+    "Volume",
+    "VolumeUsage",
+    "Writer",
+    "build",
+    "configure_registry",
+    "doctor",
+    "load_ipython_extension",
+    "prewarm",
+    "shutdown",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import attrs
 
 from pycontain import container
 from pycontain.aio.attendance import carry_out
+from pycontain.aio.network import Network
 from pycontain.aio.opening import Opening
 from pycontain.aio.running import Running
 from pycontain.aio.threads import in_thread
+from pycontain.aio.volume import Volume
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pycontain import Completed
+    from pycontain import Network as BlockingNetwork
+    from pycontain import Volume as BlockingVolume
     from pycontain.process.popen import Redirection
     from pycontain.sandbox.isolation import Isolation
     from pycontain.sandbox.plan import Plan
@@ -33,6 +39,29 @@ class Container(container.Description):
     @property
     def _blocking(self) -> container.Container:
         return container.Container(self.spec)
+
+    def network(
+        self,
+        network: str | BlockingNetwork | Network,
+        *,
+        aliases: Iterable[str] = (),
+        ip: str | None = None,
+    ) -> Self:
+        """Choose what the container reaches, as :meth:`pycontain.Container.network`; a :class:`Network` of either kind."""
+        given = network._network if isinstance(network, Network) else network
+        return super().network(given, aliases=aliases, ip=ip)
+
+    def volume(
+        self,
+        volume: str | BlockingVolume | Volume | None,
+        target: str,
+        *,
+        read_only: bool = False,
+        copy: bool = True,
+    ) -> Self:
+        """Mount the named *volume* at *target*, as :meth:`pycontain.Container.volume`; a :class:`Volume` of either kind."""
+        given = volume._made() if isinstance(volume, Volume) else volume
+        return super().volume(given, target, read_only=read_only, copy=copy)
 
     @overload
     async def run(

@@ -13,7 +13,8 @@ from pycontain.sandbox.limits import NO_LIMITS, Limits
 from pycontain.sandbox.network import NO_NETWORKING, Networking
 
 if TYPE_CHECKING:
-    from pycontain.image import Image
+    from typing import Protocol
+
     from pycontain.image.runnable import StoredSource
     from pycontain.oci.config import Healthcheck
     from pycontain.sandbox.devices import Device
@@ -65,7 +66,17 @@ class ContainerSpec:
     networking: Networking = NO_NETWORKING
 
 
-def described(given: str | Image | ContainerSpec) -> ContainerSpec:
+if TYPE_CHECKING:
+
+    class Sourced(Protocol):
+        """An image, of either kind: that of :mod:`pycontain` or of :mod:`pycontain.aio`."""
+
+        @property
+        def source(self) -> Source | StoredSource:
+            """What a container of it is made from."""
+
+
+def described(given: str | Sourced | ContainerSpec) -> ContainerSpec:
     """The spec itself, or one of the image that is given; :class:`InvalidSpec` when it is neither."""
     if isinstance(given, ContainerSpec):
         return given

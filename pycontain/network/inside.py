@@ -7,6 +7,8 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+import attrs
+
 from pycontain.errors import ConnectTimeout, InvalidSpec, NetworkError, NothingListens, PortInUse
 from pycontain.runtime import sockets
 from pycontain.runtime.failure import has_exited
@@ -32,6 +34,16 @@ def _unix_name(given: str, *, abstract_only: bool = False) -> bytes:
     if not name.startswith(b"/") or b"\0" in name:
         raise ValueError(f"{given!r} is no port; write a number, a path that begins with /, or @ and a name")
     return name
+
+
+@attrs.frozen
+class Opened:
+    """A socket made inside, and the *address* that it is to be connected to; None when it is."""
+
+    made: socket.socket
+    address: tuple[str, int] | bytes | None
+    where: str
+    number: int
 
 
 class Place:
@@ -64,8 +76,12 @@ class Place:
 
     def connect(self, port: int | str, host: str, timeout: float | None) -> socket.socket:
         """As :meth:`Running.connect`."""
+        return self._connected(self.open(port, host), timeout)
+
+    def open(self, port: int | str, host: str) -> Opened:
+        """A socket made inside, and what it is to be connected to. The caller closes it."""
         if isinstance(port, str):
-            return self._connect_unix(port, timeout)
+            return self._open_unix(port)
         address, number = _parsed(host, port)
         family = family_of(address)
         where = f"[{address}]:{number}" if family == socket.AF_INET6 else f"{address}:{number}"
@@ -73,36 +89,32 @@ class Place:
             made = self._new(family)
         except OSError as error:
             raise self._no_socket(error) from error
-        return self._connected(made, (address, number), where, number, timeout)
+        return Opened(made, (address, number), where, number)
 
-    def _connect_unix(self, given: str, timeout: float | None) -> socket.socket:
+    def _open_unix(self, given: str) -> Opened:
         try:
             name = _unix_name(given)
         except ValueError as error:
             raise InvalidSpec(str(error)) from None
         try:
             if name.startswith(b"/"):
-                return sockets.unix_socket(self.engine, self.pidfd, socket.SOCK_STREAM, name)
-            made = self._new(socket.AF_UNIX)
+                made = sockets.unix_socket(self.engine, self.pidfd, socket.SOCK_STREAM, name)
+                return Opened(made, None, given, 0)
+            return Opened(self._new(socket.AF_UNIX), name, given, 0)
         except OSError as error:
-            raise self._refused(error, given, 0, timeout) from error
-        return self._connected(made, name, given, 0, timeout)
+            raise self.refused(error, given, 0, None) from error
 
-    def _connected(
-        self,
-        made: socket.socket,
-        address: tuple[str, int] | bytes,
-        where: str,
-        number: int,
-        timeout: float | None,
-    ) -> socket.socket:
+    def _connected(self, opened: Opened, timeout: float | None) -> socket.socket:
+        made = opened.made
+        if opened.address is None:
+            return made
         try:
             made.settimeout(timeout)
-            made.connect(address)
+            made.connect(opened.address)
             made.settimeout(None)
         except OSError as error:
             made.close()
-            raise self._refused(error, where, number, timeout) from error
+            raise self.refused(error, opened.where, opened.number, timeout) from error
         except BaseException:
             made.close()
             raise
@@ -145,7 +157,8 @@ class Place:
             hint="see whether this process or the container is short of descriptors or memory",
         )
 
-    def _refused(self, error: OSError, where: str, number: int, timeout: float | None) -> Exception:
+    def refused(self, error: OSError, where: str, number: int, timeout: float | None) -> Exception:
+        """What *error* says of *where*."""
         if isinstance(error, TimeoutError):
             return ConnectTimeout(
                 f"{where} in {self.name} did not accept a connection within {timeout:g} s",

@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pycontain.process import Completed, Running
-    from pycontain.process.health import Monitor
+    from pycontain.process.health import Health, Monitor
     from pycontain.runtime.log import Log
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
-_PATIENCE = 5.0  # seconds for one attempt
-_LAST_WORDS = 1.0  # seconds until the end of a container is known to all
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.25
+PATIENCE = 5.0  # seconds for one attempt
+LAST_WORDS = 1.0  # seconds until the end of a container is known to all
 _TAIL = 20
-_STATUS_LINE = 1024  # bytes
+STATUS_LINE = 1024  # bytes
 
 
 class Condition(Protocol):
@@ -58,7 +58,7 @@ class Port:
     def holds(self, running: Running, left: float) -> bool:
         """Connect, and let go."""
         try:
-            running.connect(self.port, timeout=min(left, _PATIENCE) or None).close()
+            running.connect(self.port, timeout=min(left, PATIENCE) or None).close()
         except (NothingListens, ConnectTimeout):
             return False
         return True
@@ -77,16 +77,15 @@ class Http:
 
     def holds(self, running: Running, left: float) -> bool:
         """Ask, and read the status line alone: the answer is a stranger's."""
-        deadline = time.monotonic() + min(left, _PATIENCE)
+        deadline = time.monotonic() + min(left, PATIENCE)
         answer = b""
         try:
-            with running.connect(self.port, self.host, timeout=max(0.01, min(left, _PATIENCE))) as connection:
-                head = f"GET {self.target} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\nConnection: close\r\n\r\n"
-                connection.settimeout(_PATIENCE)
-                connection.sendall(head.encode())
-                while b"\n" not in answer and len(answer) < _STATUS_LINE:
+            with running.connect(self.port, self.host, timeout=max(0.01, min(left, PATIENCE))) as connection:
+                connection.settimeout(PATIENCE)
+                connection.sendall(self.request())
+                while b"\n" not in answer and len(answer) < STATUS_LINE:
                     connection.settimeout(max(0.001, deadline - time.monotonic()))
-                    chunk = connection.recv(_STATUS_LINE)
+                    chunk = connection.recv(STATUS_LINE)
                     if not chunk:
                         return False
                     answer += chunk
@@ -96,7 +95,17 @@ class Http:
             raise
         except OSError:  # it has let go, or takes too long
             return False
-        return bool(re.match(rb"HTTP/\d\.\d [23]\d\d\b", answer))
+        return is_well_answered(answer)
+
+    def request(self) -> bytes:
+        """What is asked."""
+        head = f"GET {self.target} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\nConnection: close\r\n\r\n"
+        return head.encode()
+
+
+def is_well_answered(answer: bytes) -> bool:
+    """Whether it begins with a status below 400."""
+    return bool(re.match(rb"HTTP/\d\.\d [23]\d\d\b", answer))
 
 
 class Line:
@@ -104,7 +113,7 @@ class Line:
 
     def __init__(self, log: Log, wanted: str | re.Pattern[str]) -> None:
         self._wanted = wanted
-        self._reader = Reader(log)
+        self.reader = Reader(log)
 
     def __str__(self) -> str:
         text = self._wanted if isinstance(self._wanted, str) else self._wanted.pattern
@@ -113,9 +122,10 @@ class Line:
     def holds(self, running: Running, left: float) -> bool:
         """Look at the lines as they come."""
         del running
-        return any(self._matches(line.text) for line in self._reader.for_some_time(left))
+        return any(self.matches(line.text) for line in self.reader.for_some_time(left))
 
-    def _matches(self, text: str) -> bool:
+    def matches(self, text: str) -> bool:
+        """Whether *text* is what is wanted."""
         if isinstance(self._wanted, str):
             return self._wanted in text
         return self._wanted.search(text) is not None
@@ -157,14 +167,17 @@ class Healthy:
     """The health check says that it is well."""
 
     def __init__(self, monitor: Monitor) -> None:
-        self._monitor = monitor
+        self.monitor = monitor
 
     def __str__(self) -> str:
         return "health"
 
     def holds(self, running: Running, left: float) -> bool:
         """Wait for the next verdict; :class:`NotReady` at once when that is no."""
-        health = self._monitor.wait_until(lambda health: health.status != "starting", left)
+        return self.judge(running, self.monitor.wait_until(lambda health: health.status != "starting", left))
+
+    def judge(self, running: Running, health: Health) -> bool:
+        """What *health* says."""
         if health.status == "unhealthy":
             error = NotReady(
                 f"{running.name} is unhealthy: {health.failures} probes in a row have failed",
@@ -226,21 +239,18 @@ def wait_for(
     """Wait for each of *conditions*; :class:`CommandFailed` when the container ends before, :class:`NotReady` in time."""
     deadline = time.monotonic() + timeout
     for condition in conditions:
-        pause = _FIRST_PAUSE
+        pause = FIRST_PAUSE
         while True:
             over = ended.is_set()
             left = deadline - time.monotonic()
             if _holds(condition, running, ended, max(0.0, left)):
                 break
             if over:
-                raise _ended_before(running, condition)
+                raise ended_before(running, condition)
             if left <= 0:
-                raise NotReady(
-                    f"{running.name} was not ready within {timeout:g} s: there was no {condition}",
-                    waited_for=str(condition),
-                ).with_hint(_printed(running))
+                raise not_ready(running, condition, timeout)
             ended.wait(min(pause, left))
-            pause = min(pause * 1.5, _LONGEST_PAUSE)
+            pause = min(pause * 1.5, LONGEST_PAUSE)
 
 
 def _holds(condition: Condition, running: Running, ended: threading.Event, left: float) -> bool:
@@ -249,14 +259,23 @@ def _holds(condition: Condition, running: Running, ended: threading.Event, left:
     except (CommandNotFound, CommandNotExecutable, InvalidSpec, NotReady):
         raise
     except PycontainError as error:
-        if ended.wait(_LAST_WORDS):  # what runs nowhere cannot be asked
-            raise _ended_before(running, condition) from error
+        if ended.wait(LAST_WORDS):  # what runs nowhere cannot be asked
+            raise ended_before(running, condition) from error
         if isinstance(error, PathError):
             return False
         raise
 
 
-def _ended_before(running: Running, condition: Condition) -> CommandFailed:
+def not_ready(running: Running, condition: Condition, timeout: float) -> PycontainError:
+    """The error when the time is up."""
+    return NotReady(
+        f"{running.name} was not ready within {timeout:g} s: there was no {condition}",
+        waited_for=str(condition),
+    ).with_hint(_printed(running))
+
+
+def ended_before(running: Running, condition: Condition) -> CommandFailed:
+    """The error when it has ended."""
     result: Completed[str] = running.wait()
     sentence = f"{running.name} ended with {how_it_ended(result)} before there was {condition}"
     return CommandFailed(sentence, result=result).with_hint(_printed(running))

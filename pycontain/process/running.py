@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pycontain.process.logs import LogLine, Moment
     from pycontain.process.popen import Plumbing, Process, Redirection
     from pycontain.process.prepared import Prepared
+    from pycontain.process.readiness import Condition
     from pycontain.process.resources import ProcessStatus, Resources, Stats
     from pycontain.process.terminal import Terminal
     from pycontain.runtime.exchange import Steps
@@ -264,11 +265,31 @@ class Running:
         :class:`CommandFailed` at once when the container ends before, :class:`NotReady` after *timeout* seconds; both have what it
         printed last.
         """
+        wanted = self._conditions(
+            port=port, http=http, log=log, file=file, command=command, healthy=healthy, timeout=timeout
+        )
+        from pycontain.process.readiness import wait_for  # noqa: PLC0415 - for those who use it
+
+        wait_for(self, self._watched.done, wanted, timeout)
+        return self
+
+    def _conditions(
+        self,
+        *,
+        port: int | str | None,
+        http: str | None,
+        log: str | re.Pattern[str] | None,
+        file: str | None,
+        command: str | Sequence[str] | None,
+        healthy: bool,
+        timeout: float,
+    ) -> tuple[Condition, ...]:
+        """What :meth:`wait_for` waits for."""
         self._require_owner()
         if not (is_number(timeout) and timeout >= 0):
             raise InvalidSpec(f"timeout={timeout!r} is no number of seconds")
         with loading:
-            from pycontain.process.readiness import conditions, wait_for  # noqa: PLC0415 - for those who use it
+            from pycontain.process.readiness import conditions  # noqa: PLC0415 - for those who use it
 
         wanted = tuple(
             conditions(
@@ -283,8 +304,7 @@ class Running:
         )
         if not wanted:
             raise InvalidSpec("there is nothing to wait for", hint="name it: .wait_for(port=5432)")
-        wait_for(self, self._watched.done, wanted, timeout)
-        return self
+        return wanted
 
     @property
     def health(self) -> Health:

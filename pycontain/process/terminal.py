@@ -78,9 +78,7 @@ class Terminal:
             if not self._rest and not self._more(timeout):
                 if self._ended():
                     return b""
-                raise NotReady(
-                    f"nothing was printed within {timeout:g} s", waited_for="output of the terminal"
-                )
+                raise _silent(timeout)
             taken, self._rest = self._rest[:size], self._rest[size:]
             return taken
 
@@ -95,15 +93,7 @@ class Terminal:
             while (place := self._rest.find(text)) < 0:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 if not self._more(left):
-                    what = f"{wanted!r} on the terminal"
-                    printed = self._rest[-_TAIL:].decode(errors="replace") or "nothing"
-                    if self._ended():
-                        raise SandboxError(f"the payload ended before there was {what}").with_hint(
-                            f"it printed last:\n{printed}"
-                        )
-                    raise NotReady(f"there was no {what} within {timeout:g} s", waited_for=what).with_hint(
-                        f"it printed last:\n{printed}"
-                    )
+                    raise self._without(wanted, timeout)
             end = place + len(text)
             taken, self._rest = self._rest[:end], self._rest[end:]
             return taken
@@ -113,6 +103,15 @@ class Terminal:
         self.missed += missed
         self._rest += b"".join(chunk for _, _, chunk in records)
         return bool(records)
+
+    def _without(self, wanted: str | bytes, timeout: float | None) -> SandboxError:
+        what = f"{wanted!r} on the terminal"
+        printed = self._rest[-_TAIL:].decode(errors="replace") or "nothing"
+        if self._ended():
+            error = SandboxError(f"the payload ended before there was {what}")
+        else:
+            error = NotReady(f"there was no {what} within {timeout:g} s", waited_for=what)
+        return error.with_hint(f"it printed last:\n{printed}")
 
     def _ended(self) -> bool:
         return self._log.ended and self._cursor.number >= self._log.next
@@ -132,14 +131,9 @@ class Terminal:
                     left = left[os.write(self._master, left) :]
                 except BlockingIOError:
                     if not self._has_room(deadline):
-                        raise NotReady(
-                            f"the payload did not read what was typed within {timeout:g} s",
-                            waited_for="room in the terminal",
-                        ) from None
+                        raise _full(timeout) from None
                 except OSError as error:
-                    if error.errno != errno.EIO:
-                        raise
-                    raise SandboxError("the payload has closed its terminal, or ended") from error
+                    raise _gone(error) from error
 
     def _has_room(self, deadline: float | None) -> bool:
         poll = select.poll()
@@ -174,6 +168,22 @@ class Terminal:
             raise SandboxError("this terminal was detached", hint="attach() gives another one")
         if self._master < 0:
             raise SandboxError("the payload has ended", hint="what it printed can still be read")
+
+
+def _silent(timeout: float | None) -> NotReady:
+    return NotReady(f"nothing was printed within {timeout:g} s", waited_for="output of the terminal")
+
+
+def _full(timeout: float | None) -> NotReady:
+    return NotReady(
+        f"the payload did not read what was typed within {timeout:g} s", waited_for="room in the terminal"
+    )
+
+
+def _gone(error: OSError) -> Exception:
+    if error.errno != errno.EIO:
+        return error
+    return SandboxError("the payload has closed its terminal, or ended")
 
 
 def resize(master: int, columns: int, rows: int) -> None:
