@@ -48,7 +48,8 @@ class Running:
         self.files = Files(running.files)
         self.stdin: Writer[bytes] | None = None
         if running.stdin is not None:
-            self.stdin = Writer(raw_of(running.stdin), None)
+            running.stdin = raw_of(running.stdin)  # which it closes at its end
+            self.stdin = Writer(running.stdin, None)
 
     @classmethod
     async def _started(cls, steps: Steps[process.Running]) -> Self:
