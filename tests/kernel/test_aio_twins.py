@@ -10,6 +10,7 @@ from subprocess import DEVNULL, PIPE, STDOUT
 import pytest
 from loops import cancelled, comes_true, in_loop
 from owners import marked, new_mark
+from worlds import World
 
 import pycontain
 from pycontain import aio
@@ -252,6 +253,7 @@ async def test_a_terminal_that_is_silent_and_one_that_ends():
         await running.wait()
         with pytest.raises(SandboxError):
             await terminal.read_until("more")
+        assert (await terminal.read()).strip() == b""
         assert await terminal.read() == b""
 
 
@@ -449,19 +451,33 @@ async def test_volumes():
     await named.remove()
 
 
-@pytest.mark.root
-@in_loop
-async def test_networks():
+NETWORKS = """
+import asyncio, sys
+from pycontain import aio
+
+HOST = aio.Container("host:")
+FIND = "import socket; socket.create_connection(('web', 80), 10); print('found')"
+
+async def main():
+    asyncio.get_running_loop().slow_callback_duration = 60
     async with aio.Network() as network:
-        box = HOST.network(network)
-        async with served(ECHO.replace("127.0.0.1", "0.0.0.0")) as server:
-            await server.wait_for(log="up")
-            address = await network.connect(server, aliases=["web"])
-            assert await network.address(server) == address
-            program = "import socket; socket.create_connection(('web', 80), 10).sendall(b'x')"
-            assert (await box.run(sys.executable, "-c", program)).ok
-            await network.disconnect(server)
+        async with HOST.start("sleep", "1000") as web:
+            address = await network.connect(web, aliases=["web"])
+            assert await network.address(web) == address
+            with await web.listen(80, "0.0.0.0"):
+                print((await HOST.network(network).run(sys.executable, "-c", FIND)).stdout, end="")
+            await network.disconnect(web)
         assert network.containers == ()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.root
+def test_networks():
+    """On a host of its own, see :mod:`worlds`."""
+    with World(forwards=True) as world:
+        assert world.run(NETWORKS) == "found\n"
 
 
 @in_loop

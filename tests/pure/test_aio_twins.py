@@ -15,6 +15,9 @@ TWINS = sorted(set(aio._HOMES) & set(pycontain._HOMES))
 CLASSES = [name for name in TWINS if isinstance(getattr(pycontain, name), type)]
 FUNCTIONS = [name for name in TWINS if name not in CLASSES]
 
+WITHOUT_A_TWIN = {"Project", "RunningProject"}
+"""Projects of compose are brought up by threads of their own, and have no twin yet: the documentation says so."""
+
 NOT_FOR_USERS = {
     "Container": {"prepare_exec", "changed_limits", "compiled_on"},
     "Files": {
@@ -84,10 +87,10 @@ def member_of(module, path):
 
 
 def test_every_public_name_is_there():
-    assert set(pycontain.__all__) <= set(aio.__all__)
+    assert set(pycontain.__all__) - set(aio.__all__) == WITHOUT_A_TWIN
 
 
-@pytest.mark.parametrize("name", sorted(set(pycontain.__all__) - set(TWINS)))
+@pytest.mark.parametrize("name", sorted(set(pycontain.__all__) - set(TWINS) - WITHOUT_A_TWIN))
 def test_what_has_no_verbs_that_wait_is_the_same_object(name):
     assert getattr(aio, name) is getattr(pycontain, name)
 
