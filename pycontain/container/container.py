@@ -711,7 +711,7 @@ class Container(Description):
         # What only a start needs, and what it does without.
         from pycontain.image.runnable import runnable  # noqa: PLC0415
         from pycontain.sandbox.compile import compile_plan  # noqa: PLC0415
-        from pycontain.sandbox.isolation import isolation_of, output_wall  # noqa: PLC0415
+        from pycontain.sandbox.isolation import isolation_of, network_walls, output_wall  # noqa: PLC0415
 
         engine = engines.engine()
         image = runnable(self.spec.image, engine, policy=self.spec.pull, platform=self.spec.platform)
@@ -722,7 +722,9 @@ class Container(Description):
         sandbox = sandbox_spec(lenient, image, engine.facts, group, userns)
         plan = attrs.evolve(compile_plan(sandbox, engine.facts), title=str(self.spec.image))
         found = isolation_of(plan, dict(reasons(self.spec, plan.left_out, engine)))
-        found = attrs.evolve(found, walls=(*found.walls, output_wall(self.spec.output)))
+        found = attrs.evolve(
+            found, walls=(*found.walls, *network_walls(self.spec.networking), output_wall(self.spec.output))
+        )
         refused = plan.left_out if self.spec.limits_required else ()
         shared = self.spec.userns == "private" and not (userns.own or engine.facts.rootless)
         return attrs.evolve(found, refused=(*refused, "userns") if shared else refused)

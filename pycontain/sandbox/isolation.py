@@ -18,6 +18,7 @@ from pycontain.sandbox.steps import Namespaces, Step
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from pycontain.sandbox.network import Networking
     from pycontain.sandbox.plan import Plan
 
 Kind = TypeVar("Kind", bound=Step)
@@ -117,6 +118,27 @@ def output_wall(most: int | None) -> Wall:
         stands=False,
         because="as much as run(max_output=) says, 64M of each stream: .limits(output=)",
     )
+
+
+def network_walls(networking: Networking) -> Iterator[Wall]:
+    """Who else is on its networks, and which ports of the host lead inside: the owner's affair as well, and there when asked for."""
+    if networking.networks:
+        names = ", ".join(str(each.network.name) for each in networking.networks)
+        internal = all(each.network.internal for each in networking.networks)
+        others = f"{names}: the containers that are on it reach it, and it them"
+        if internal:
+            yield Wall("way out", stands=True, what=f"none, since its networks are internal; {others}")
+        else:
+            yield Wall("way out", stands=False, because=f"the world is reached by {others}")
+    elif networking.mode == "private":
+        yield Wall(
+            "way out",
+            stands=False,
+            because='the world is reached, no container, and no port of the host: .network("none")',
+        )
+    if networking.published:
+        ports = ", ".join(map(str, networking.published))
+        yield Wall("published ports", stands=False, because=f"they lead inside: {ports}")
 
 
 class _View:

@@ -164,3 +164,11 @@ def test_a_wall_that_can_be_missing_is_seen_missing(observed, privilege):
     if privilege != "root":  # there they always are
         possible -= {"user namespace", "read-only /sys"}
     assert possible <= missing
+
+
+def test_ports_and_ways_out_have_a_line_where_there_are_any():
+    """What leads in and out is no secret of the options."""
+    assert not {"way out", "published ports"} & {wall.name for wall in HOST.explain().walls}
+    walls = {wall.name: wall for wall in HOST.network("private").publish(80, 8080).explain().walls}
+    assert not walls["way out"].stands
+    assert "127.0.0.1:8080->80/tcp" in walls["published ports"].because

@@ -9,8 +9,9 @@ from pycontain.sandbox import capabilities
 from pycontain.sandbox.compile import compile_plan
 from pycontain.sandbox.devices import DEFAULT, with_list
 from pycontain.sandbox.host import HostFacts, IdRange
-from pycontain.sandbox.isolation import isolation_of
+from pycontain.sandbox.isolation import isolation_of, network_walls
 from pycontain.sandbox.limits import NO_CGROUP, IoLimit, Limits, cgroup_of
+from pycontain.sandbox.network import ON_NETWORKS, Membership, Networking
 from pycontain.sandbox.paths import HostPath, RootPath
 from pycontain.sandbox.spec import Mount, Rootfs, SandboxSpec, Tmpfs, UserNamespace
 
@@ -140,3 +141,20 @@ def test_a_refused_start_is_said():
 def test_there_is_no_other_wall():
     with pytest.raises(KeyError):
         walls()["nonsense"]
+
+
+@attrs.frozen
+class Named:
+    """What of a network is read."""
+
+    name: str
+    internal: bool
+
+
+@pytest.mark.parametrize("internal", [True, False])
+def test_the_networks_of_a_container_are_named(internal):
+    """One that leads out is enough."""
+    members = (Membership(Named("inner", internal=True)), Membership(Named("outer", internal=internal)))
+    (wall,) = network_walls(Networking(mode=ON_NETWORKS, networks=members))
+    assert wall.stands is internal
+    assert "inner, outer" in wall.what + wall.because
