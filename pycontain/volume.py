@@ -135,7 +135,7 @@ class Volume:
     @classmethod
     def list(cls) -> tuple[Self, ...]:
         """All volumes, by name."""
-        with suppress(FileNotFoundError), _disk(folder()):
+        with _disk(folder()), suppress(FileNotFoundError):  # nobody has made one yet
             names = sorted(filter(_NAME.fullmatch, os.listdir(folder())))
             return tuple(found for name in names if (found := cls._found(name)) is not None)
         return ()

@@ -394,3 +394,9 @@ def test_the_command_line(name, capsys):
     assert pycontain("rm", name) == (0, f"{name}\n")
     assert pycontain("rm", name) == (125, "")
     assert pycontain("rm") == (125, "")
+
+
+def test_where_nobody_has_made_a_volume_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYCONTAIN_VOLUMES", str(tmp_path / "none"))
+    assert Volume.list() == ()
+    assert not (tmp_path / "none").exists()
