@@ -9,7 +9,7 @@ import shlex
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from subprocess import PIPE
 from typing import TYPE_CHECKING, Any
@@ -243,14 +243,15 @@ def _ended(command: Process[bytes]) -> Iterator[int]:
             os.eventfd_write(end, 1)
 
     watching = threading.Thread(target=watch, name="pycontain-cell")
-    watching.start()
     try:
+        watching.start()
         yield end
     except BaseException:
         command.kill()
         raise
     finally:
-        watching.join()
+        with suppress(RuntimeError):  # it was interrupted before it had begun
+            watching.join()
         os.close(end)
 
 
