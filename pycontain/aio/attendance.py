@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import select
 import time
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from pycontain.aio.threads import ended, submit
+from pycontain.interruption import Interruption
 from pycontain.runtime.exchange import LAST_WORDS, Expired, Wait, undying
 
 if TYPE_CHECKING:
@@ -47,12 +49,16 @@ async def carry_out(steps: Steps[Given], undo: Callable[[Given], object] | None 
     error: BaseException | None = None
     begun = False
     while True:
-        job = submit(lambda error=error: _go_on(steps, error))  # type: ignore[misc] # mypy sees no default there
-        cancelled = await ended(job, surely=begun)
+        # The first part may pull an image, and can be interrupted; those after it tidy up, and cannot.
+        interruption = None if begun else Interruption()
+        job = submit(partial(_go_on, steps, error), interruption)
+        cancelled = await ended(job, interruption)
         if job.cancelled():
             assert cancelled is not None
             raise cancelled
         begun = True
+        if cancelled is not None and job.exception() is not None:
+            raise cancelled
         reached = job.result()
         if isinstance(reached, _Result):
             result: Given = reached.value  # type: ignore[assignment] # the steps return nothing else

@@ -2,7 +2,7 @@
 
 They are not the loop's own (``asyncio.to_thread``): those are few, and a program that fills them with long work of its own would
 keep every container from starting. A cancelled call is not left behind: one that has not begun never does, and one that has
-begun is waited for, and what it made is undone.
+begun is waited for, and what it made is undone. Work that takes long is told to end.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TYPE_CHECKING, TypeVar
+
+from pycontain.interruption import Interruption
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,11 +34,13 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-def submit(act: Callable[[], Given]) -> Future[Given]:
-    """Have *act* done in a thread, with the context variables of here."""
+def submit(act: Callable[[], Given], interruption: Interruption | None = None) -> Future[Given]:
+    """Have *act* done in a thread, with the context variables of here; *interruption* may be said to it."""
     global _threads  # noqa: PLW0603 - one pool for one process
     if _threads is None:
         _threads = ThreadPoolExecutor(_MOST, "pycontain-aio")
+    if interruption is not None:
+        return _threads.submit(copy_context().run, interruption.carry_out, act)
     return _threads.submit(copy_context().run, act)
 
 
@@ -45,11 +49,12 @@ async def in_thread(
 ) -> Given:
     """What *act* returns or raises, done in a thread.
 
-    When the caller is cancelled it is waited for all the same, unless it has not begun and need not be done *surely*; then *undo* is given what it
-    made.
+    When the caller is cancelled, what has not begun never does, unless it is *surely* to be done. What has begun is waited for: work that
+    takes long is interrupted, see :mod:`pycontain.interruption`, and *undo* is given what came to its end all the same.
     """
-    job = submit(act)
-    cancelled = await ended(job, surely=surely)
+    interruption = None if surely else Interruption()
+    job = submit(act, interruption)
+    cancelled = await ended(job, interruption)
     if cancelled is None:
         return job.result()
     if undo is not None and not job.cancelled() and job.exception() is None:
@@ -57,8 +62,10 @@ async def in_thread(
     raise cancelled
 
 
-async def ended(job: Future[Given], *, surely: bool = False) -> asyncio.CancelledError | None:
-    """Wait until *job* has ended; the first cancellation that came meanwhile is returned. Unless it is *surely* to be done, that keeps it from beginning."""
+async def ended(
+    job: Future[Given], interruption: Interruption | None = None
+) -> asyncio.CancelledError | None:
+    """Wait until *job* has ended; the first cancellation that came meanwhile is returned, and told to the job by *interruption*."""
     bell, cancelled = Bell(), None
     job.add_done_callback(bell.ring)
     while not job.done():
@@ -66,8 +73,8 @@ async def ended(job: Future[Given], *, surely: bool = False) -> asyncio.Cancelle
             await bell.heard()
         except asyncio.CancelledError as error:
             cancelled = cancelled or error
-            if not surely:
-                job.cancel()
+            if interruption is not None and not job.cancel():
+                interruption.interrupt()
     return cancelled
 
 

@@ -19,6 +19,7 @@ from pycontain.errors import BuildError, InvalidSpec
 from pycontain.image.image import Image, image_of, name_of
 from pycontain.image.runnable import platform_of
 from pycontain.image.transfer import Unpacking, store_document
+from pycontain.interruption import carried, ended_by
 from pycontain.oci.reference import Reference
 from pycontain.process.prepared import Run
 from pycontain.runtime.engine import engine
@@ -217,13 +218,17 @@ class _Stages:
 
     def build(self, order: tuple[int, ...]) -> State:
         """The state of the last of *order*, in which each stands after those that it needs."""
+        with ended_by(self._session.stop):
+            return self._build(order)
+
+    def _build(self, order: tuple[int, ...]) -> State:
         if len(order) == 1:
             return self._site(order[0]).build()
         with ThreadPoolExecutor(min(len(order), _MOST_AT_ONCE), "pycontain-build") as pool:
             try:
                 with self._lock:
                     for index in order:
-                        self._results[index] = pool.submit(self._site(index).build)
+                        self._results[index] = pool.submit(carried(self._site(index).build))
                 return self._first(order)
             except BaseException:
                 self._session.stop()

@@ -14,6 +14,7 @@ import attrs
 from pycontain.errors import ImageNotFound, InvalidSpec, NoMatchingPlatform, PycontainError, RegistryError
 from pycontain.image.progress import Phase
 from pycontain.image.transfer import bring, find_stored, nowhere, read_documents
+from pycontain.interruption import ended_by
 from pycontain.oci.media_types import INDEXES, MANIFESTS
 from pycontain.registry.client import Registry
 from pycontain.registry.push import push_image
@@ -121,7 +122,7 @@ def _fetch(
     reporter: Reporter,
     unpacking: Unpacking | None,
 ) -> Found:
-    with Registry(reference.registry, settings) as registry:
+    with Registry(reference.registry, settings) as registry, ended_by(registry.interrupt):
         repository = registry.repository(reference.repository)
         try:
             top = repository.resolve(reference)
@@ -235,7 +236,7 @@ def push(
         and entry.reference.registry == reference.registry
         and entry.reference.repository != reference.repository
     }
-    with Registry(reference.registry, settings) as registry:
+    with Registry(reference.registry, settings) as registry, ended_by(registry.interrupt):
         push_image(
             registry.repository(reference.repository),
             descriptor,

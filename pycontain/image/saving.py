@@ -17,6 +17,7 @@ import attrs
 
 from pycontain.errors import DigestMismatch, InvalidSpec, PycontainError, StoreError
 from pycontain.image.archive import FULL_NAME, MANIFEST_FILE
+from pycontain.interruption import go_on
 from pycontain.layers.encode import encode
 from pycontain.layers.entries import Entry, Kind
 from pycontain.layers.pipeline import LayerBytes
@@ -113,6 +114,7 @@ def _blob(store: Store, blob: Descriptor) -> Iterator[bytes]:
     hasher = blob.digest.hasher()
     with store.blobs.open(blob.digest) as file:
         while chunk := file.read(_CHUNK):
+            go_on()
             hasher.update(chunk)
             yield chunk
     blob.digest.check_hex(hasher.hexdigest())

@@ -26,6 +26,7 @@ import attrs
 
 from pycontain.errors import InvalidImage, PycontainError, StoreCorrupt
 from pycontain.image.progress import Phase
+from pycontain.interruption import carried, ended_by
 from pycontain.layers.entries import DEFAULT_LIMITS, Limits, Whiteouts
 from pycontain.oci.chain import layers_of
 from pycontain.oci.choice import resolve
@@ -258,7 +259,7 @@ class Arrivals:
         self._waiting = deque(missing)
         # Daemons, because one may wait for a silent registry when the program wants to end.
         self._threads += (
-            threading.Thread(target=self._work, name="pycontain-pull", daemon=True)
+            threading.Thread(target=carried(self._work), name="pycontain-pull", daemon=True)
             for _ in range(min(PARALLEL, len(missing)))
         )
         for thread in self._threads:
@@ -376,7 +377,10 @@ def bring(
     store: Store, origin: Origin, found: Found, reporter: Reporter, unpacking: Unpacking | None = None
 ) -> None:
     """Store every layer of *found* and, with *unpacking*, unpack it. A lease protects them already."""
-    with Arrivals(store, origin, (layer.descriptor for layer in found.layers), reporter) as arrivals:
+    with (
+        Arrivals(store, origin, (layer.descriptor for layer in found.layers), reporter) as arrivals,
+        ended_by(arrivals.stop, *(() if unpacking is None else (unpacking.stop,))),
+    ):
         if unpacking:
             with _Layers(store, arrivals, unpacking, reporter) as layers:
                 layers.unpack(found)

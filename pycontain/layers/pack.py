@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from pycontain.interruption import go_on
 from pycontain.layers.compression import Compression, compress
 
 if TYPE_CHECKING:
@@ -37,5 +38,6 @@ def pack(chunks: Iterable[bytes], out: BinaryIO, compression: Compression = Comp
 
 def _hashed(chunks: Iterable[bytes], into: hashlib._Hash) -> Iterator[bytes]:
     for chunk in chunks:
+        go_on()
         into.update(chunk)
         yield chunk

@@ -18,6 +18,7 @@ import attrs
 
 from pycontain import errors
 from pycontain.errors import InvalidSpec, PathIsNoFile, PycontainError, SandboxError
+from pycontain.interruption import go_on
 from pycontain.kernel import syscalls
 from pycontain.process.files import inside, path_error
 from pycontain.runtime.opener import AT_ONCE
@@ -107,6 +108,7 @@ def _pour(source: int, size: int, write: Callable[[int, bytes], Any], skip: Call
     if size == 0:
         return _pour_unsized(source, write)
     position = 0
+    go_on()
     while position < size:
         start, end = _next_data(source, position, size)
         if start > position:
@@ -118,6 +120,7 @@ def _pour(source: int, size: int, write: Callable[[int, bytes], Any], skip: Call
                 return position
             write(position, piece)
             position += len(piece)
+            go_on()
     return position
 
 
@@ -133,6 +136,7 @@ def _next_data(source: int, position: int, size: int) -> tuple[int, int]:
 def _pour_unsized(source: int, write: Callable[[int, bytes], Any]) -> int:
     done = 0
     while piece := os.read(source, _CHUNK):
+        go_on()
         if done + len(piece) > _WITHOUT_SIZE:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         write(done, piece)

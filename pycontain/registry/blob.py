@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import io
 import re
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pycontain.errors import DigestMismatch, ImageError, RegistryError, TransferInterrupted
+from pycontain.interruption import pause
 from pycontain.registry.transport import host_of
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class BlobStream(io.RawIOBase):
         self._progress = 0
         wait = self._wait_after(self._failures)
         if wait is not None:
-            time.sleep(wait)
+            pause(wait)
         elif len(self._openers) > 1:
             self._openers.popleft()
             self._failures = 0

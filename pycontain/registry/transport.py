@@ -19,14 +19,17 @@ import io
 import os
 import random
 import re
+import socket
 import time
-from contextlib import contextmanager
+import weakref
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
 from urllib.parse import unquote, urljoin, urlsplit
 
 import attrs
 
 from pycontain.errors import InvalidImage, RegistryError, TransferInterrupted
+from pycontain.interruption import Interrupted, pause
 from pycontain.oci.codec import EMPTY, FrozenMap, frozen
 from pycontain.registry.settings import is_loopback
 
@@ -161,6 +164,8 @@ class Transport:
 
     settings: RegistrySettings
     _pools: dict[_PoolKey, urllib3.PoolManager] = attrs.field(factory=dict, repr=False)
+    _opened: weakref.WeakSet[socket.socket] = attrs.field(factory=weakref.WeakSet, repr=False)
+    _interrupted: bool = False
 
     def send(self, request: Request) -> Answer:
         """The answer, whatever its status, after redirects and retries. The caller closes it."""
@@ -176,7 +181,7 @@ class Transport:
                 wait = self.wait_after(attempt) if request.repeatable else None
                 if wait is None:
                     raise
-            time.sleep(wait)
+            pause(wait)
             attempt += 1
 
     def fetch(self, open_answer: Callable[[], Answer], limit: int) -> tuple[Answer, bytes]:
@@ -190,7 +195,7 @@ class Transport:
                     wait = self.wait_after(attempt)
                     if wait is None:
                         raise
-            time.sleep(wait)
+            pause(wait)
             attempt += 1
 
     def wait_after(self, attempt: int, asked: float = 0.0) -> float | None:
@@ -271,9 +276,23 @@ class Transport:
             userinfo = urllib3.util.parse_url(proxy).auth
             headers = urllib3.make_headers(proxy_basic_auth=unquote(userinfo)) if userinfo else None
             pool = urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
-        if not self.settings.tls_verify:
-            pool.pool_classes_by_scheme = _unverified_pools()
+        pool.pool_classes_by_scheme = _pool_classes(self._connected, verified=self.settings.tls_verify)
         return pool
+
+    # --- interruption -----------------------------------------------------------------------------------
+
+    def interrupt(self) -> None:
+        """Break all connections, and make no more. In any thread."""
+        self._interrupted = True
+        for each in list(self._opened):
+            with suppress(OSError):  # it was closed
+                # The method of TLS sockets would take their state away from who is reading.
+                socket.socket.shutdown(each, socket.SHUT_RDWR)
+
+    def _connected(self, opened: socket.socket) -> None:
+        self._opened.add(opened)
+        if self._interrupted:
+            raise Interrupted
 
 
 # --- addresses ------------------------------------------------------------------------------------------
@@ -401,20 +420,39 @@ def _tls_context(settings: RegistrySettings) -> ssl.SSLContext:
     return context
 
 
-def _unverified_pools() -> dict[str, type[urllib3.HTTPConnectionPool]]:
-    """Pools that do not warn: the caller has said that nothing need be verified."""
-    from urllib3.connection import HTTPSConnection  # noqa: PLC0415 - as above
+def _pool_classes(
+    tell: Callable[[socket.socket], None], *, verified: bool
+) -> dict[str, type[urllib3.HTTPConnectionPool]]:
+    """Pools that *tell* of each connection, and unless it is *verified* do not warn: the caller has said that it need not be."""
+    from urllib3.connection import HTTPConnection, HTTPSConnection  # noqa: PLC0415 - as above
     from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool  # noqa: PLC0415 - as above
 
-    class Connection(HTTPSConnection):
+    class Plain(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            made = super()._new_conn()
+            tell(made)
+            return made
+
+    class Secure(HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            made = super()._new_conn()
+            tell(made)  # for the time of the handshake
+            return made
+
         def connect(self) -> None:
             super().connect()
-            self.is_verified = True
+            if isinstance(self.sock, socket.socket):
+                tell(self.sock)  # which has taken the descriptor over
+            if not verified:
+                self.is_verified = True
 
-    class Pool(HTTPSConnectionPool):
-        ConnectionCls = Connection
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
 
-    return {"http": HTTPConnectionPool, "https": Pool}
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
 
 
 # --- errors ---------------------------------------------------------------------------------------------

@@ -9,13 +9,13 @@ and when it does not know that any more, a new upload begins.
 from __future__ import annotations
 
 import re
-import time
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote, urlencode
 
 import attrs
 
 from pycontain.errors import RegistryError, TransferInterrupted
+from pycontain.interruption import pause
 from pycontain.registry.challenge import to_pull, to_push
 from pycontain.registry.session import Purpose
 from pycontain.registry.transport import PASSING_TROUBLE, Body, Request, redirected
@@ -131,7 +131,7 @@ class Upload:
         wait = self.session.transport.wait_after(self._failures)
         if wait is None or not (passing or error.code in _LOST_UPLOAD):
             raise error
-        time.sleep(wait)
+        pause(wait)
 
 
 def _least_chunk(answer: Answer) -> int:

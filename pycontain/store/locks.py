@@ -7,6 +7,7 @@ one alone has written into the file who it is; that text serves messages only.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import sys
 import time
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Self
 import attrs
 
 from pycontain.errors import StoreBusy
+from pycontain.interruption import is_interruptible
+from pycontain.interruption import pause as pause_for
 from pycontain.store.files import read_file, remove_file
 
 if TYPE_CHECKING:
@@ -133,17 +136,17 @@ def _sign(fd: int) -> None:
 
 
 def _wait(fd: int, path: str, operation: int, timeout: float | None) -> None:
-    if timeout is None:
+    if timeout is None and not is_interruptible():
         fcntl.flock(fd, operation)
         return
-    deadline, pause = time.monotonic() + timeout, _FIRST_PAUSE
+    deadline, pause = time.monotonic() + (math.inf if timeout is None else timeout), _FIRST_PAUSE
     while True:
         try:
             fcntl.flock(fd, operation | fcntl.LOCK_NB)
         except BlockingIOError:
             if (left := deadline - time.monotonic()) <= 0:
-                raise _busy(fd, path, timeout) from None
-            time.sleep(min(pause, left))
+                raise _busy(fd, path, timeout or 0.0) from None
+            pause_for(min(pause, left))
             pause = min(2 * pause, _LONGEST_PAUSE)
         else:
             return

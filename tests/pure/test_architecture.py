@@ -14,7 +14,7 @@ from pycontain.runtime import engine
 PACKAGE = Path(pycontain.__file__).parent
 
 LAYERS = (
-    {"errors"},
+    {"errors", "interruption"},
     {"oci"},
     {"kernel"},
     {"layers", "sandbox", "dockerfile"},
