@@ -5,6 +5,7 @@ One pass from left to right. A Dockerfile may come from a stranger: nesting and 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import attrs
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _DEPTH = 32
+_SPACE = re.compile(r"\s")
 _LENGTH = 1 << 20  # characters of one word; more than execve(2) would take
 _SPECIAL = "@*#?-$!0"  # the shell's own parameters, which are never set here
 _END = ""
@@ -61,19 +63,22 @@ class _Words:
     """The words found so far, and the one that is not at its end."""
 
     done: list[str] = attrs.field(factory=list)
-    current: str = ""
+    current: list[str] = attrs.field(
+        factory=list
+    )  # joined at its end: a text that grows by letters takes the square of its length
 
     def add(self, text: str, *, quoted: bool) -> None:
-        for letter in [text] if quoted else text:
-            if not quoted and letter.isspace():
-                self.end()
-            else:
-                self.current += letter
+        first, *further = [text] if quoted else _SPACE.split(text)
+        self.current.append(first)
+        for piece in further:
+            self.end()
+            self.current.append(piece)
 
     def end(self) -> None:
-        if self.current:
-            self.done.append(self.current)
-        self.current = ""
+        word = "".join(self.current)
+        if word:
+            self.done.append(word)
+        self.current.clear()
 
 
 class _Reader:
