@@ -44,6 +44,16 @@ def _descends(pid):
     return pid == str(os.getpid())
 
 
+def _controllers_of_v1(group):
+    """By the mount that *group* is on: the root of a hierarchy need not have a file of each of its controllers."""
+    for line in _text("/proc/self/mountinfo").splitlines():
+        before, _, after = line.partition(" - ")
+        place, (kind, _, options) = before.split()[4], after.split()
+        if kind == "cgroup" and f"{group}/".startswith(f"{place}/"):
+            return set(options.split(",")) & {"memory", "cpu", "cpuset", "pids", "blkio", "hugetlb"}
+    return set()
+
+
 def limitable():
     """The controllers whose limits this process may set on its children: ``{name: version}``; blkio is io."""
     found = {}
@@ -52,15 +62,7 @@ def limitable():
             if _only_ours(group):
                 found |= dict.fromkeys(_text(f"{group}/cgroup.controllers").split(), 2)
         else:
-            names = {entry.split(".")[0] for entry in os.listdir(group)} & {
-                "memory",
-                "cpu",
-                "cpuset",
-                "pids",
-                "blkio",
-                "hugetlb",
-            }
-            found |= dict.fromkeys((name.replace("blkio", "io") for name in names), 1)
+            found |= dict.fromkeys((name.replace("blkio", "io") for name in _controllers_of_v1(group)), 1)
     return found
 
 
