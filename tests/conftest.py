@@ -7,6 +7,7 @@ none touches the user's state folder or, as root, the mounts of the machine.
 import os
 import pwd
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -27,6 +28,13 @@ RINGS_OF_CONTAINERS = {"kernel", "against", "attacks"}
 
 def ring_of(item):
     return item.path.relative_to(TESTS).parts[0]
+
+
+def pytest_configure():
+    """A job in the background of a shell ignores SIGINT, and so would every program that a test interrupts."""
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items):
