@@ -45,7 +45,7 @@ _SETTINGS = (
 )
 _SSH = "ssh -F none -o BatchMode=yes -o IdentityFile=none -o ConnectTimeout=30 -o ServerAliveInterval=15"
 _KEPT = (
-    *("PATH", "HOME", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+    *("PATH", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"),
     *("http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),
 )
 _TRANSPORTS = "git:http:https:ssh"
@@ -196,6 +196,7 @@ class _Git:
             **kept,
             **settings,
             "LC_ALL": "C",
+            "HOME": "/dev/null",  # where libcurl would find the owner's passwords, netrc(5); ssh(1) goes by passwd(5)
             "GIT_ALLOW_PROTOCOL": _TRANSPORTS,  # no ext::, no file://, no paths; submodules too
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": "/dev/null",

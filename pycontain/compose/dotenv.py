@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import ChainMap
 from typing import TYPE_CHECKING
 
 from pycontain.compose.interpolation import interpolated
@@ -52,6 +53,8 @@ def _raw(text: str) -> dict[str, str | None]:
 
 def _cooked(text: str, variables: Mapping[str, str]) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
+    earlier: dict[str, str] = {}
+    known = ChainMap(dict(variables), earlier)
     place = 0
     while place < len(text):
         empty = _EMPTY.match(text, place)
@@ -59,16 +62,23 @@ def _cooked(text: str, variables: Mapping[str, str]) -> dict[str, str | None]:
             place = empty.end()
             continue
         line = _LINE.match(text, place)
-        number = text.count("\n", 0, place) + 1
         if line is None:
-            raise ValueError(f"line {number} is no NAME=VALUE")
-        known = {**{name: value for name, value in found.items() if value is not None}, **variables}
+            raise ValueError(f"line {_number(text, place)} is no NAME=VALUE")
+        name = line["name"]
         try:
-            found[line["name"]] = _value(line, known)
+            found[name] = value = _value(line, known)
         except ValueError as error:
-            raise ValueError(f"line {number}: {error}") from None
+            raise ValueError(f"line {_number(text, place)}: {error}") from None
+        earlier.pop(name, None)
+        if value is not None:
+            earlier[name] = value
         place = line.end()
     return found
+
+
+def _number(text: str, place: int) -> int:
+    """Of the line at *place*."""
+    return text.count("\n", 0, place) + 1
 
 
 def _value(line: re.Match[str], known: Mapping[str, str]) -> str | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 _STANDARD_INPUT = "-"
 _MOST_FILES = 100
+_MOST_BASES = 50  # of one service, each extending the next
 _SHARED = ("services", "networks", "volumes", "secrets", "configs")
 
 
@@ -218,6 +219,9 @@ class _Loading:
         else:
             wanted, path = at.text(), ""
         here = path or way[0]
+        if len(way) > 2 * _MOST_BASES:
+            at.problem(f"it is the end of {_MOST_BASES} services that extend each other; that is too deep")
+            return None
         if path:
             document, folder = self._raw(path, variables), os.path.dirname(path)
         if (here, wanted) in zip(way[::2], way[1::2], strict=False):

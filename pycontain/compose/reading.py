@@ -332,21 +332,25 @@ def _check_order(project: ProjectSpec, places: Mapping[str, At]) -> None:
     """Depth first; who is met on the way from itself waits for itself."""
     below = {each.name: tuple(each.waits_for()) for each in project.services}
     done: set[str] = set()
+    for first in below:
+        way: dict[str, None] = {}  # in order; without recursion, for a stranger's chain may be long
+        waiting = [iter((first,))]
+        while waiting:
+            name = next(waiting[-1], None)
+            if name is None:
+                waiting.pop()
+                if way:
+                    done.add(way.popitem()[0])
+            elif name in way:
+                if len(way) > 1:
+                    places[name].problem(f"it waits for itself: {_circle(tuple(way), name)}")
+            elif name in below and name not in done:
+                way[name] = None
+                waiting.append(iter(below[name]))
 
-    def visit(name: str, way: tuple[str, ...]) -> None:
-        if name in way:
-            if len(way) > 1 or name != way[-1]:
-                circle = " → ".join((*way[way.index(name) :], name))
-                places[name].problem(f"it waits for itself: {circle}")
-            return
-        if name in done or name not in below:
-            return
-        for needed in below[name]:
-            visit(needed, (*way, name))
-        done.add(name)
 
-    for name in below:
-        visit(name, ())
+def _circle(way: tuple[str, ...], name: str) -> str:
+    return " → ".join((*way[way.index(name) :], name))
 
 
 def _check_shared_names(project: ProjectSpec, places: Mapping[str, At]) -> None:

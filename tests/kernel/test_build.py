@@ -584,6 +584,34 @@ def test_a_commit_that_is_another_or_not_there_is_told(project, repositories):
         project.build(f"FROM base:1\nADD {repositories.url}/r#nothing /x\n")
 
 
+def test_the_owners_passwords_are_not_for_repositories(project, repositories, monkeypatch, tmp_path):
+    """netrc(5): curl would send them to whatever host the Dockerfile names."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.headers.get("Authorization"))
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="here"')
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password hunter2\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
+        thread = threading.Thread(target=served.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            with pytest.raises(InstructionFailed, match="git fetch failed"):
+                project.build(f"FROM base:1\nADD http://127.0.0.1:{served.server_port}/r.git /x\n")
+        finally:
+            served.shutdown()
+            thread.join()
+    assert set(asked) == {None}
+
+
 def test_links_of_a_repository_lead_nowhere_outside(project, repositories):
     repositories.commit("r", {"out": lambda path: path.symlink_to("/etc")})
     with pytest.raises(InstructionFailed, match="is not there"):

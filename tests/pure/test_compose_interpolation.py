@@ -159,3 +159,14 @@ def test_a_wrong_line_is_named(text):
 def test_what_is_in_single_quotes_comes_back(variables):
     text = "".join(f"{name}='{value}'\n" for name, value in variables.items())
     assert dotenv.parse(text, {}) == variables
+
+
+@pytest.mark.timeout(30)
+def test_a_file_of_many_variables_is_read_in_a_time_that_grows_with_it():
+    """A megabyte of them, which is what a file may have; in quadratic time it took many minutes."""
+    text = "".join(f"a{number}=x\n" for number in range(100_000))
+    assert len(dotenv.parse(text, {})) == 100_000
+
+
+def test_a_name_without_a_value_takes_an_earlier_one_away():
+    assert dotenv.parse("A=x\nA\nB=${A:-none}", {}) == {"A": None, "B": "none"}

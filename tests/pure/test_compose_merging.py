@@ -163,6 +163,15 @@ def test_an_extension_of_itself_is_refused(tmp_path):
     assert any("it extends itself: a → b → a" in problem for problem in notes.problems)
 
 
+def test_a_long_chain_of_extensions_is_refused(tmp_path):
+    """A stranger's file, and Python's stack has an end."""
+    chain = ", ".join(f"s{place}: {{extends: s{place + 1}}}" for place in range(500))
+    write(tmp_path, a=f"services: {{{chain}, s500: {{image: x}}}}")
+    notes = Notes()
+    loaded(tmp_path / "a", notes=notes)
+    assert any("too deep" in problem for problem in notes.problems)
+
+
 def test_an_extension_of_nothing_is_refused(tmp_path):
     write(tmp_path, a="services: {a: {extends: b}}")
     notes = Notes()

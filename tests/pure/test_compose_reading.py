@@ -412,6 +412,13 @@ WHOLE = {
 }
 
 
+def test_a_chain_of_dependencies_may_be_long():
+    chain = ", ".join(f"s{place}: {{image: x, depends_on: [s{place + 1}]}}" for place in range(2000))
+    notes = Notes()
+    read(f"services: {{{chain}, s2000: {{image: x}}}}", notes)
+    assert not notes.problems
+
+
 @pytest.mark.parametrize(("text", "said"), WHOLE.items())
 def test_what_is_wrong_with_the_whole_is_said(text, said):
     notes = Notes()
