@@ -11,6 +11,7 @@ from pycontain.compose.interpolation import interpolated
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_MOST = 4 << 20  # characters of all values; a stranger's may stand for each other
 _LINE = re.compile(
     r"""
     [ \t]*(?:export[ \t]+)?(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)[ \t]*
@@ -54,6 +55,7 @@ def _raw(text: str) -> dict[str, str | None]:
 def _cooked(text: str, variables: Mapping[str, str]) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     earlier: dict[str, str] = {}
+    room = _MOST
     known = ChainMap(dict(variables), earlier)
     place = 0
     while place < len(text):
@@ -72,6 +74,11 @@ def _cooked(text: str, variables: Mapping[str, str]) -> dict[str, str | None]:
         earlier.pop(name, None)
         if value is not None:
             earlier[name] = value
+            room -= len(value)
+        if room < 0:
+            raise ValueError(
+                f"line {_number(text, place)}: the values are longer than {_MOST >> 20} MiB in all"
+            )
         place = line.end()
     return found
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from pycontain.errors import InvalidProject
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OPERATOR = re.compile(r":?[-?+]")
 _DEEPEST = 32
+LONGEST = 1 << 20  # characters that variables make of one text; a stranger's may stand for each other
+_MOST = 4 << 20  # and of all texts of a file
 
 
 @attrs.define
@@ -25,6 +29,7 @@ class _Scan:
     variables: Mapping[str, str]
     unset: Callable[[str], None]
     place: int = 0
+    room: int = LONGEST
 
     def until(self, end: str, depth: int, *, live: bool = True) -> str:
         """What comes before *end*, or the whole rest when that is empty. Where nothing is *live*, no variable is missed."""
@@ -62,7 +67,7 @@ class _Scan:
         if kind == "+":
             return word if there else ""
         if there:
-            return value or ""
+            return self._spent(value or "", live=live)
         if kind == "?" and live:
             raise ValueError(f"the variable {name} is required{': ' + word if word else ''}")
         return word
@@ -84,7 +89,13 @@ class _Scan:
         value = self.variables.get(name)
         if value is None and live:
             self.unset(name)
-        return value or ""
+        return self._spent(value or "", live=live)
+
+    def _spent(self, value: str, *, live: bool) -> str:
+        self.room -= len(value) if live else 0
+        if self.room < 0:
+            raise ValueError(f"its variables make more than {LONGEST >> 20} MiB of it")
+        return value
 
 
 def interpolated(
@@ -97,8 +108,24 @@ def interpolated(
     return _Scan(text, variables, unset).until("", 0) if "$" in text else text
 
 
-def interpolate(node: Node, variables: Mapping[str, str], notes: Notes, path: str = "") -> Node:
-    """The tree with every text interpolated; keys stay."""
+@attrs.define
+class _Room:
+    """How many characters variables may still make in one tree."""
+
+    left: int = _MOST
+
+    def spend(self, node: Node, made: str) -> str:
+        self.left -= len(made)
+        if self.left < 0:
+            raise InvalidProject(f"{node.where}variables make more than {_MOST >> 20} MiB of the file")
+        return made
+
+
+def interpolate(
+    node: Node, variables: Mapping[str, str], notes: Notes, path: str = "", room: _Room | None = None
+) -> Node:
+    """The tree with every text interpolated; keys stay. :class:`InvalidProject` when it grows without measure."""
+    room = room or _Room()
     match node.value:
         case str() as text:
 
@@ -106,19 +133,26 @@ def interpolate(node: Node, variables: Mapping[str, str], notes: Notes, path: st
                 notes.warning(node, path, f"the variable {name} is not set, and is empty here")
 
             try:
-                return node.like(interpolated(text, variables, unset))
+                if "$" not in text:
+                    return node
+                return node.like(room.spend(node, interpolated(text, variables, unset)))
+            except InvalidProject:
+                raise
             except ValueError as error:
                 notes.problem(node, path, f"{text!r} cannot be interpolated: {error}")
                 return node
         case dict() as parts:
             below = f"{path}." if path else ""
             return node.like(
-                {name: interpolate(part, variables, notes, f"{below}{name}") for name, part in parts.items()}
+                {
+                    name: interpolate(part, variables, notes, f"{below}{name}", room)
+                    for name, part in parts.items()
+                }
             )
         case list() as items:
             return node.like(
                 [
-                    interpolate(item, variables, notes, f"{path}[{number}]")
+                    interpolate(item, variables, notes, f"{path}[{number}]", room)
                     for number, item in enumerate(items)
                 ]
             )

@@ -27,7 +27,7 @@ from pycontain.compose.values import (
 from pycontain.sandbox.network import parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pycontain.compose.service import Keys
     from pycontain.compose.tree import Node, Notes
@@ -70,8 +70,7 @@ def project_of(
         name, folder, tuple(map(_connected, services)), networks, volumes, secrets, configs, tuple(profiles)
     )
     places = dict(_named(top.get("services")))
-    for service in project.services:
-        _check_references(service, project, places[service.name])
+    _check_references(project, places)
     _check_order(project, places)
     _check_shared_names(project, places)
     return attrs.evolve(project, warnings=tuple(notes.warnings))
@@ -301,31 +300,40 @@ PROJECT: dict[str, object] = {
 # --- what refers to what --------------------------------------------------------------------------------
 
 
-def _check_references(service: Service, project: ProjectSpec, at: At) -> None:
-    known = {each.name for each in project.services}
-    for needed in service.depends_on:
-        if needed.service == service.name:
-            at.problem("it depends on itself")
-        elif needed.service not in known and needed.required:
-            at.problem(f"it depends on {needed.service}, and there is no such service")
-    tables = (
-        ("network", (each.network for each in service.networks), project.networks),
-        (
-            "volume",
-            (each.source for each in service.volumes if each.type == "volume" and each.source),
-            project.volumes,
-        ),
-        ("secret", (each.source for each in service.secrets), project.secrets),
-        ("config", (each.source for each in service.configs), project.configs),
-    )
-    for what, wanted, there in tables:
-        keys = {each.key for each in there}
-        for name in wanted:
-            if name not in keys:
+def _check_references(project: ProjectSpec, places: Mapping[str, At]) -> None:
+    services = {each.name for each in project.services}
+    keys = {
+        "network": {each.key for each in project.networks},
+        "volume": {each.key for each in project.volumes},
+        "secret": {each.key for each in project.secrets},
+        "config": {each.key for each in project.configs},
+    }
+    for service in project.services:
+        at = places[service.name]
+        for needed in service.depends_on:
+            if needed.service == service.name:
+                at.problem("it depends on itself")
+            elif needed.service not in services and needed.required:
+                at.problem(f"it depends on {needed.service}, and there is no such service")
+        for what, name in _referred(service):
+            if name not in keys[what]:
                 at.problem(f"there is no {what} {name!r}; name it below {what}s")
-    fixed = [each.ipv4_address for each in service.networks if each.ipv4_address]
-    if fixed and service.scale > 1:
-        at.problem(f"{service.scale} containers cannot all have the address {fixed[0]}")
+        fixed = [each.ipv4_address for each in service.networks if each.ipv4_address]
+        if fixed and service.scale > 1:
+            at.problem(f"{service.scale} containers cannot all have the address {fixed[0]}")
+
+
+def _referred(service: Service) -> Iterator[tuple[str, str]]:
+    """What *service* has of the project: its kind and its key."""
+    for network in service.networks:
+        yield "network", network.network
+    for mount in service.volumes:
+        if mount.type == "volume" and mount.source:
+            yield "volume", mount.source
+    for secret in service.secrets:
+        yield "secret", secret.source
+    for config in service.configs:
+        yield "config", config.source
 
 
 def _check_order(project: ProjectSpec, places: Mapping[str, At]) -> None:

@@ -72,12 +72,16 @@ def node_of(value: object, depth: int = 0) -> Node:
             return Node(value)
 
 
+_LONGEST = 1000  # characters of a note; a stranger's text in it may be a megabyte
+
+
 @attrs.define
 class Notes:
     """What is wrong with a project, and what is left out of it without harm."""
 
     problems: list[str] = attrs.field(factory=list)
     warnings: list[str] = attrs.field(factory=list)
+    _said: set[str] = attrs.field(factory=set, init=False, repr=False)
 
     def problem(self, node: Node, path: str, text: str) -> None:
         """Something that cannot stay."""
@@ -87,8 +91,10 @@ class Notes:
         """Something that does no harm."""
         self._note(self.warnings, node, path, text)
 
-    @staticmethod
-    def _note(notes: list[str], node: Node, path: str, text: str) -> None:
+    def _note(self, notes: list[str], node: Node, path: str, text: str) -> None:
+        if len(text) > _LONGEST:
+            text = f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
         note = f"{node.where}{path}: {text}" if path else f"{node.where}{text}"
-        if note not in notes:
+        if note not in self._said:
+            self._said.add(note)
             notes.append(note)

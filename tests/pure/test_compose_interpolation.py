@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from pycontain.compose import dotenv
 from pycontain.compose.interpolation import interpolate, interpolated
-from pycontain.compose.tree import Notes, node_of
+from pycontain.compose.tree import Node, Notes, node_of
+from pycontain.errors import InvalidProject
 
 VARIABLES = {"A": "a", "EMPTY": "", "PORT": "8000"}
 
@@ -170,3 +171,29 @@ def test_a_file_of_many_variables_is_read_in_a_time_that_grows_with_it():
 
 def test_a_name_without_a_value_takes_an_earlier_one_away():
     assert dotenv.parse("A=x\nA\nB=${A:-none}", {}) == {"A": None, "B": "none"}
+
+
+def test_variables_that_stand_for_each_other_do_not_fill_the_memory():
+    """Forty lines that double would make a terabyte."""
+    with pytest.raises(ValueError, match="more than 1 MiB"):
+        dotenv.parse("A=xxxxxxxxxx\n" + "A=$A$A\n" * 40, {})
+    many = "".join(f"B{number}=$A\n" for number in range(10))
+    with pytest.raises(ValueError, match="MiB in all"):
+        dotenv.parse(many, {"A": "x" * (1 << 19)})
+
+
+def test_one_text_cannot_grow_without_end():
+    with pytest.raises(ValueError, match="more than 1 MiB"):
+        interpolated("$A" * 2000, {"A": "x" * 1000})
+
+
+def test_a_file_cannot_grow_without_end():
+    document = Node([Node("$A")] * 10)
+    with pytest.raises(InvalidProject, match="more than 4 MiB"):
+        interpolate(document, {"A": "x" * (1 << 19)}, Notes())
+
+
+def test_a_note_is_short_however_long_the_text():
+    notes = Notes()
+    interpolate(Node("${" * 100_000), {}, notes)
+    assert len(notes.problems[0]) < 1200
