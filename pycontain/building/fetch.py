@@ -36,7 +36,7 @@ def fetched(url: str, checksum: str, session: Session) -> tuple[str, bytes]:
     import urllib3  # noqa: PLC0415 - few builds fetch anything
 
     name = posixpath.basename(unquote(urlsplit(url).path))
-    if not name or "/" in name or name in {".", ".."}:
+    if not name or "\0" in name or name in {".", ".."}:
         raise BuildError(f"{url} has no file name", hint="name the file in the destination, and in the URL")
     content = bytearray()
     try:

@@ -550,6 +550,12 @@ class Repositories:
         self._thread.join()
 
 
+@pytest.mark.parametrize("path", ["", "a%00b", ".."])
+def test_a_url_without_a_file_name_is_refused(project, server, path):
+    with pytest.raises(InstructionFailed, match="has no file name"):
+        project.build(f"FROM base:1\nADD {server.url}/{path} /x\n")
+
+
 @pytest.fixture
 def repositories(tmp_path):
     if not shutil.which("git"):
